@@ -1,0 +1,8 @@
+"""The one exception this project raises for what a user can mend."""
+
+
+class XNetsError(ValueError):
+    """Wrong input, said in one sentence that names what is wrong and what to do.
+
+    The command line prints the sentence and exits with 2; in Python it is an ordinary ValueError.
+    """

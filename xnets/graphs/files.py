@@ -1,0 +1,48 @@
+"""Graphs as .npz files that carry their seed, their construction, a format version and a hash of their edges."""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from xnets.errors import XNetsError
+from xnets.graphs.bipartite import BipartiteGraph
+
+FORMAT = 1
+
+
+def save_graph(graph: BipartiteGraph, path: str | Path) -> None:
+    """Write `graph` to `path` (.npz)."""
+    note = {"format": FORMAT, "n_in": graph.n_in, "seed": graph.seed, "construction": graph.construction}
+    note |= {"hash": graph.hash, "checksum": _checksum(note, graph)}
+    with open(path, "wb") as file:
+        np.savez_compressed(file, indptr=graph.indptr, indices=graph.indices, note=np.array(json.dumps(note)))
+
+
+def load_graph(path: str | Path) -> BipartiteGraph:
+    """Read a graph. Raises XNetsError if the file is missing, damaged, changed, or of a newer format."""
+    try:
+        with np.load(path) as arrays:
+            note = json.loads(str(arrays["note"]))
+            indptr, indices = arrays["indptr"], arrays["indices"]
+    except FileNotFoundError:
+        raise XNetsError(f"{path}: there is no such graph file.") from None
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise XNetsError(f"{path} is not a graph file, or is damaged ({error}): sample the graph again.") from None
+    if note.get("format") != FORMAT:
+        raise XNetsError(f"{path} has format {note.get('format')}, this version of xnets reads {FORMAT}: update xnets.")
+    try:
+        graph = BipartiteGraph(note["n_in"], indptr, indices, note["seed"], note["construction"])
+    except (XNetsError, KeyError) as error:
+        raise XNetsError(f"{path} is damaged ({error}): sample the graph again.") from None
+    if note.get("hash") != graph.hash or note.get("checksum") != _checksum(note, graph):
+        raise XNetsError(f"{path} does not match its checksum, so it was changed after it was saved: sample it again.")
+    return graph
+
+
+def _checksum(note: dict, graph: BipartiteGraph) -> str:
+    """Over the edges and everything the note says about them."""
+    said = [note.get(key) for key in ("format", "n_in", "seed", "construction")]
+    return hashlib.sha256(json.dumps([said, graph.hash]).encode()).hexdigest()

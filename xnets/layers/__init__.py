@@ -1,0 +1,8 @@
+"""X-Conv and X-Linear, their kernels, their initialisation, and conversion of whole networks."""
+
+from xnets.layers.convert import expand_model, to_dense
+from xnets.layers.expander import ExpanderConv2d, ExpanderLayer, ExpanderLinear
+from xnets.layers.initialise import INITS
+from xnets.layers.kernels import KERNELS
+
+__all__ = ["INITS", "KERNELS", "ExpanderConv2d", "ExpanderLayer", "ExpanderLinear", "expand_model", "to_dense"]

@@ -57,10 +57,10 @@ class ExpanderLayer(nn.Module):
             degree = graph.degree
             self._check_given(graph)
         else:
-            degree = self._chosen_degree(degree, compression)
             if seed is None:  # follows torch.manual_seed, and is kept in `seed` so that the graph can be drawn again
-                seed = int(torch.randint(2**62, ()).item())
+                seed = int(torch.randint(2**62, (), device="cpu").item())
             self._given, self.construction, self.seed = None, graph, checked_seed(seed, "graph seed")
+            degree = self._chosen_degree(degree, compression)
         # A meta tensor has no values, so a regular graph need not be sampled for it; to_empty() and
         # reset_parameters() draw it later.
         on_meta = torch.device(device or torch.get_default_device()).type == "meta"
@@ -92,15 +92,17 @@ class ExpanderLayer(nn.Module):
     def _chosen_degree(self, degree: int | None, compression: int | None) -> int:
         if (degree is None) == (compression is None):
             raise XNetsError("Give exactly one of degree (inputs of an output) and compression (n_in // degree).")
+        # where inputs draw, the degree is an input's: the outputs it feeds
+        most = self.n_out // self.block if self.construction == "random-by-input" else self.n_in
         if degree is None:
-            if compression < 1 or compression > self.n_in:
+            if not 1 <= compression <= most:
                 raise XNetsError(
-                    f"compression {compression} does not fit a layer with fan-in {self.n_in}: "
-                    f"choose between 1 and {self.n_in}, or keep this layer dense."
+                    f"compression {compression} does not fit a layer with fan-in {most}: "
+                    f"choose between 1 and {most}, or keep this layer dense."
                 )
-            degree = self.n_in // compression
-        if not 1 <= degree <= self.n_in:
-            raise XNetsError(f"degree must lie between 1 and the layer's fan-in {self.n_in}, not {degree}.")
+            degree = most // compression
+        if not 1 <= degree <= most:
+            raise XNetsError(f"degree must lie between 1 and the layer's fan-in {most}, not {degree}.")
         return degree
 
     def _sample(self, degree: int | None) -> BipartiteGraph:

@@ -40,7 +40,11 @@ class Cost:
 
 
 def count(model: "nn.Module", image_size: int) -> Cost:
-    """Count `model` on one (3, image_size, image_size) image. A model on the meta device is counted without memory."""
+    """Count `model` on one (3, image_size, image_size) image. A model on the meta device is counted without memory.
+
+    Raises:
+        XNetsError: parameters in layers it does not know; images of a size that the network cannot take.
+    """
     import torch
     from torch import nn
 
@@ -56,6 +60,8 @@ def count(model: "nn.Module", image_size: int) -> Cost:
             positions = y.shape[2] * y.shape[3] if y.dim() == 4 else 1
             totals["macs"] += layer.weight.numel() * positions  # each weight works once at each output position
 
+    if image_size < 1:
+        raise XNetsError(f"image_size must be at least 1, not {image_size}.")
     leaves = [m for m in model.modules() if not list(m.children()) and not isinstance(m, (nn.Flatten, nn.Identity))]
     for layer in leaves:
         kind = "norms" if isinstance(layer, norm_types) else "biases"
@@ -69,13 +75,17 @@ def count(model: "nn.Module", image_size: int) -> Cost:
     if parameters != totals["weights"] + totals["norms"] + totals["biases"]:
         raise XNetsError("The network has parameters outside convolutions, linear layers and batch norms.")
     handles = [layer.register_forward_hook(after) for layer in leaves]
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     try:
         place = next(model.parameters())
         with torch.no_grad():
             model.eval()(torch.empty(1, 3, image_size, image_size, device=place.device, dtype=place.dtype))
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise XNetsError(f"The network does not take {image_size}x{image_size} images: {reason}") from error
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
         for handle in handles:
             handle.remove()
     return Cost(
@@ -93,18 +103,19 @@ def cost(name: str, counting: str = "paper", num_classes: int | None = None, ima
         num_classes, image_size: the data set's, unless given.
 
     Raises:
-        XNetsError: an unknown name or counting rule; "dense/C" of a network that states degrees instead of C.
+        XNetsError: an unknown name or counting rule; "dense/C" of a network that states degrees instead of C; a
+            number of classes or an image size that it cannot have.
     """
     from xnets.models import build_spec
 
     parsed = parse_name(name)
-    size = image_size or parsed.image_size
+    size = parsed.image_size if image_size is None else image_size
     if counting not in COUNTING_RULES:
         raise XNetsError(f"Unknown counting rule {counting!r}; there are {', '.join(COUNTING_RULES)}.")
     if counting != "dense/C":
         return count(build_spec(ModelSpec(name, num_classes, counting), 0, device="meta"), size)
     if parsed.kind and parsed.compression is None:
         raise XNetsError(f"{name} has degrees layer by layer and no single C to divide by.")
-    dense = count(build_spec(ModelSpec(parsed.dense_twin, num_classes or parsed.num_classes), 0, device="meta"), size)
+    dense = count(build_spec(ModelSpec(parsed.dense_twin, num_classes), 0, device="meta"), size)
     factor = parsed.compression or 1
     return Cost(**{key: value / factor for key, value in vars(dense).items()})

@@ -36,12 +36,14 @@ class BipartiteGraph:
 
     def __post_init__(self) -> None:
         indptr = np.array(self.indptr, dtype=np.int64)
-        indices = np.array(self.indices, dtype=np.int32)
+        given = np.asarray(self.indices)
+        indices = given.astype(np.int32)
         if self.n_in < 1 or indptr.ndim != 1 or len(indptr) < 2:
             raise XNetsError("A bipartite graph needs at least one input and one output.")
         if indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
             raise XNetsError("indptr must rise from 0 to the number of edges.")
-        if len(indices) and not (indices.min() >= 0 and indices.max() < self.n_in):
+        whole = np.array_equal(indices, given)  # neither a fraction nor beyond int32
+        if len(indices) and not (whole and indices.min() >= 0 and indices.max() < self.n_in):
             raise XNetsError(f"Edges must name inputs between 0 and {self.n_in - 1}.")
         falls = np.flatnonzero(np.diff(indices) < 0) + 1
         if not np.isin(falls, indptr).all():

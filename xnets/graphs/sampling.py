@@ -42,12 +42,13 @@ def random_expander(
         side = "output" if n_in > n_out else "input"
     draws, others = (n_out, n_in) if side == "output" else (n_in, n_out)
     _check_degree(degree, others, "input" if side == "output" else "output")
-    choice = _choose(draws, others, degree, checked_seed(seed, "graph seed"), replace)
+    seed = checked_seed(seed, "graph seed")
+    choice = _choose(draws, others, degree, seed, replace)
+    how = "-with-replacement" if replace else ""
     if side == "output":
-        return BipartiteGraph.from_neighbours(choice, n_in, seed, "random")
-    return BipartiteGraph.from_edges(
-        np.repeat(np.arange(n_in), degree), choice.ravel(), n_in, n_out, seed, "random-by-input"
-    )
+        return BipartiteGraph.from_neighbours(choice, n_in, seed, "random" + how)
+    inputs = np.repeat(np.arange(n_in), degree)
+    return BipartiteGraph.from_edges(inputs, choice.ravel(), n_in, n_out, seed, "random-by-input" + how)
 
 
 def grouped_graph(n_in: int, n_out: int, groups: int) -> BipartiteGraph:
@@ -67,7 +68,7 @@ def union_of_matchings(n_in: int, n_out: int, degree: int, seed: int) -> Biparti
     """
     _check_sizes(n_in, n_out)
     _check_degree(degree, n_in, "input")
-    checked_seed(seed, "graph seed")
+    seed = checked_seed(seed, "graph seed")
     if 2 * degree > n_in:  # the complement of such a graph is one too, and sparse enough to repair quickly
         if degree == n_in:
             keep = np.ones((n_out, n_in), dtype=bool)
@@ -148,5 +149,7 @@ def _check_sizes(n_in: int, n_out: int) -> None:
 
 
 def _check_degree(degree: int, most: int, other_side: str) -> None:
-    if not 1 <= degree <= most:
-        raise XNetsError(f"degree must lie between 1 and {most}, the number of {other_side} channels, not {degree}.")
+    if not isinstance(degree, int | np.integer) or not 1 <= degree <= most:
+        raise XNetsError(
+            f"degree must be a whole number between 1 and {most}, the number of {other_side} channels, not {degree}."
+        )

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from torch import nn
 
 from xnets.errors import XNetsError
+from xnets.graphs import sample_graph
 from xnets.layers.expander import ExpanderConv2d, ExpanderLayer, ExpanderLinear
+from xnets.layers.initialise import checked_init
 from xnets.seeds import derive_seed
 
 
@@ -37,10 +39,12 @@ def expand_model(
     Raises:
         XNetsError: a name in `keep` that the model lacks; a layer whose fan-in is below `compression`.
     """
+    sample_graph(graph, 1, 1, 1, seed)  # a wrong name or seed is not the fault of the layer that meets it first
+    checked_init(init)
     model = copy.deepcopy(model)
-    layers = [(name, m) for name, m in model.named_modules() if type(m) in (nn.Conv2d, nn.Linear)]
-    names = {name for name, _ in model.named_modules()}
-    unknown = [name for name in keep if name not in names | {"first", "last"}]
+    modules = list(model.named_modules(remove_duplicate=False))
+    layers = [(name, m) for name, m in modules if type(m) in (nn.Conv2d, nn.Linear)]
+    unknown = [name for name in keep if name not in {"first", "last", *(name for name, _ in modules)}]
     if unknown:
         raise XNetsError(f"keep names {unknown[0]!r}, and the model has no such module; print(model) shows its names.")
     kept = set(keep)
@@ -48,26 +52,28 @@ def expand_model(
         kept.add(layers[0][0])
     if layers and "last" in kept:
         kept.add(layers[-1][0])
+    dense = {layer for name, layer in layers if any(name == k or name.startswith(f"{k}.") for k in kept)}
+    new = {}
     for name, layer in layers:
-        if any(name == k or name.startswith(f"{k}.") for k in kept) or getattr(layer, "groups", 1) > 1:
+        if layer in dense or getattr(layer, "groups", 1) > 1 or layer in new:
             continue
         try:
             expanded = _expanded(layer, compression, derive_seed(seed, name), graph, init)
         except XNetsError as error:
             raise XNetsError(f"Layer {name!r}: {error} To leave it as it is, add its name to keep.") from None
-        _replace(model, name, expanded.train(layer.training))
-    return model
+        new[layer] = expanded.train(layer.training)
+    for module in model.modules():  # torch's fused inference for these reads a dense linear1.weight
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
+    return _replace(model, new)
 
 
 def to_dense(model: nn.Module) -> nn.Module:
     """A copy of `model` whose X-Conv and X-Linear layers are nn.Conv2d and nn.Linear that compute the same."""
-    if isinstance(model, ExpanderLayer):
-        return model.to_dense()
     model = copy.deepcopy(model)
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, ExpanderLayer):
-            _replace(model, name, layer.to_dense())
-    return model
+    return _replace(model, {m: m.to_dense() for m in model.modules() if isinstance(m, ExpanderLayer)})
 
 
 def _expanded(layer: nn.Conv2d | nn.Linear, compression: int, seed: int, graph: str, init: str) -> ExpanderLayer:
@@ -81,6 +87,10 @@ def _expanded(layer: nn.Conv2d | nn.Linear, compression: int, seed: int, graph: 
     )  # fmt: skip
 
 
-def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, new)
+def _replace(model: nn.Module, new: dict[nn.Module, nn.Module]) -> nn.Module:
+    """`model` with new[layer] wherever a layer stands, be it under several names or the model itself."""
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child in new:
+                setattr(parent, name, new[child])
+    return new.get(model, model)

@@ -65,8 +65,12 @@ class ExpanderLayer(nn.Module):
         # reset_parameters() draw it later.
         on_meta = torch.device(device or torch.get_default_device()).type == "meta"
         names_regular = self.construction in ("random", "random-with-replacement", "matchings")
-        sampled = None if on_meta and names_regular and self._given is None else self._sample(degree)
-        self.regular = sampled is None or sampled.degree is not None
+        self._drawn_degree = degree
+        sampled = None if on_meta and names_regular and self._given is None else self._sample()
+        # where inputs draw, the outputs' degrees may agree by luck; shapes do not hang on that
+        self.regular = sampled is None or (sampled.degree is not None and sampled.construction != "random-by-input")
+        if block > 1 and not self.regular:
+            raise XNetsError("block > 1 needs a graph whose outputs all have the same degree.")
         self._double_edges = sampled.has_double_edges if sampled else self.construction == "random-with-replacement"
         self.degree = degree if self.regular else None
         filters = (n_out, degree) if self.regular else (sampled.n_edges,)
@@ -75,7 +79,7 @@ class ExpanderLayer(nn.Module):
         self.bias = nn.Parameter(torch.empty(n_out, device=device, dtype=dtype)) if bias else None
         self.register_buffer("neighbours", torch.zeros(index, dtype=torch.int32, device=device))
         if not on_meta:
-            self._write_graph(sampled)
+            self.neighbours.copy_(self._index(sampled))
             self.reset_weights()
 
     def _check_given(self, graph: BipartiteGraph) -> None:
@@ -84,8 +88,6 @@ class ExpanderLayer(nn.Module):
             raise XNetsError(
                 f"The graph has {graph.n_in} inputs and {graph.n_out} outputs, the layer needs {self.n_in} and {rows}."
             )
-        if graph.degree is None and self.block > 1:
-            raise XNetsError("block > 1 needs a graph whose outputs all have the same degree.")
         if not graph.n_edges:
             raise XNetsError("The graph has no edges.")
 
@@ -105,15 +107,14 @@ class ExpanderLayer(nn.Module):
             raise XNetsError(f"degree must lie between 1 and the layer's fan-in {most}, not {degree}.")
         return degree
 
-    def _sample(self, degree: int | None) -> BipartiteGraph:
+    def _sample(self) -> BipartiteGraph:
         if self._given is not None:
             return self._given
-        return sample_graph(self.construction, self.n_in, self.n_out // self.block, degree, self.seed)
+        return sample_graph(self.construction, self.n_in, self.n_out // self.block, self._drawn_degree, self.seed)
 
-    @torch.no_grad()
-    def _write_graph(self, graph: BipartiteGraph) -> None:
+    def _index(self, graph: BipartiteGraph) -> Tensor:
         index = graph.neighbours if self.regular else np.stack([graph.outputs, graph.indices])
-        self.neighbours.copy_(torch.from_numpy(index.copy()))
+        return torch.from_numpy(index.copy())
 
     @property
     def graph(self) -> BipartiteGraph:
@@ -130,7 +131,7 @@ class ExpanderLayer(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the graph again from its seed (after to_empty() it has no values) and initialise the weights."""
-        self._write_graph(self._sample(self.degree))
+        self.neighbours.copy_(self._index(self._sample()))
         self.reset_weights()
 
     def reset_weights(self) -> None:
@@ -150,15 +151,18 @@ class ExpanderLayer(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         index = state_dict.get(prefix + "neighbours")
-        before = index if self.neighbours.is_meta else self.neighbours.cpu().clone()
-        super()._load_from_state_dict(state_dict, prefix, *args)
         if index is None or index.is_meta or index.shape != self.neighbours.shape:
+            super()._load_from_state_dict(state_dict, prefix, *args)
             return  # torch reports what is missing or has another shape
-        inputs = index if self.regular else index[1]
-        if inputs.numel() and not (int(inputs.min()) >= 0 and int(inputs.max()) < self.n_in):
-            raise XNetsError(f"{prefix}neighbours names inputs this layer does not have: the checkpoint is damaged.")
+        most = torch.tensor(self.n_in) if self.regular else torch.tensor([[self.n_out], [self.n_in]])
+        if not ((index.cpu() >= 0) & (index.cpu() < most)).all():
+            raise XNetsError(f"{prefix}neighbours names channels this layer does not have: the checkpoint is damaged.")
+        before = self._index(self._sample()) if self.neighbours.is_meta else self.neighbours.cpu().clone()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if self.neighbours.is_meta:
+            return  # torch has warned that nothing is loaded without assign=True
         self._double_edges = self.graph.has_double_edges
-        if not torch.equal(index.cpu(), before):  # the checkpoint's graph, not the one drawn here
+        if not (self.neighbours.cpu() == before).all():  # the checkpoint's graph, not the one drawn here
             self.seed, self.construction, self._given = None, "loaded", None
             self._given = self.graph
 
@@ -215,7 +219,9 @@ class ExpanderConv2d(ExpanderLayer):
         )  # fmt: skip
         if padding_mode not in PADDING_MODES:
             raise XNetsError(f"padding_mode must be one of {', '.join(PADDING_MODES)}, not {padding_mode!r}.")
-        if isinstance(padding, str) and (padding not in ("same", "valid") or (padding == "same" and stride != 1)):
+        if isinstance(padding, str) and (
+            padding not in ("same", "valid") or (padding == "same" and _pair(stride) != (1, 1))
+        ):
             raise XNetsError(f"padding must be numbers, 'valid', or 'same' with stride 1, not {padding!r}.")
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, self_window
         self.stride, self.dilation, self.padding_mode = _pair(stride), _pair(dilation), padding_mode
@@ -223,6 +229,8 @@ class ExpanderConv2d(ExpanderLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) or (C_in, H, W) -> the same with C_out channels."""
+        if x.dim() not in (3, 4) or x.shape[-3] != self.in_channels:
+            raise XNetsError(f"Expected input ([N,] {self.in_channels}, H, W), not {tuple(x.shape)}.")
         batch = x if x.dim() == 4 else x.unsqueeze(0)
         padding = self.padding
         if self.padding_mode != "zeros":
@@ -288,6 +296,8 @@ class ExpanderLinear(ExpanderLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
+        if x.shape[-1:] != (self.in_features,):
+            raise XNetsError(f"Expected input (..., {self.in_features}), not {tuple(x.shape)}.")
         return find_kernel(self.kernel).linear(x, self.weight, self.bias, self.edges)
 
     @torch.no_grad()

@@ -47,10 +47,10 @@ def initialise_convolution(layer: nn.Conv2d, rule: str) -> None:
     """Fill a dense or grouped nn.Conv2d by the same rules; `authors` is PyTorch 0.3's."""
     window = math.prod(layer.kernel_size)
     fan_in = layer.in_channels // layer.groups * window
+    bound = (layer.in_channels * window if rule == "authors" else fan_in) ** -0.5
     if checked_init(rule) == "sparse-aware":
         layer.weight.normal_(std=math.sqrt(2 / fan_in))
     else:
-        bound = (layer.in_channels * window if rule == "authors" else fan_in) ** -0.5
         layer.weight.uniform_(-bound, bound)
     if layer.bias is not None:
-        layer.bias.uniform_(-(fan_in**-0.5), fan_in**-0.5)
+        layer.bias.uniform_(-bound, bound)

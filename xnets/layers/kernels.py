@@ -84,12 +84,12 @@ class Algorithm1Kernel:
             for inputs, filters in _per_output(weight, edges)
         ]
         y = torch.cat(outputs, dim=1)
-        return y if bias is None else y + bias.view(-1, 1, 1)
+        return y if bias is None else y + bias.to(y.dtype).view(-1, 1, 1)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges) -> Tensor:
         """See Kernel."""
         y = torch.stack([x[..., inputs] @ filters for inputs, filters in _per_output(weight, edges)], dim=-1)
-        return y if bias is None else y + bias
+        return y if bias is None else y + bias.to(y.dtype)
 
 
 def _per_output(weight: Tensor, edges: Edges) -> list[tuple[Tensor, Tensor]]:

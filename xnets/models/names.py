@@ -23,11 +23,12 @@ PAPER_MODELS: tuple[str, ...] = (
     "AlexNet", "X-AlexNet-1", "X-AlexNet-2",
 )  # fmt: skip
 
+_N = "[1-9][0-9]{0,4}"  # one spelling for each network, so no leading zeros: a name is part of a run's fingerprint
 _PATTERNS = {
     "vgg": r"VGG16|(?P<kind>X)-VGG16-(?P<variant>[12])",
-    "densenet": r"(?:(?P<kind>X)-)?DenseNet-BC-(?(kind)(?P<compression>\d+)-)(?P<depth>\d+)(?:-(?P<growth>\d+))?",
-    "resnet": r"(?:(?P<kind>X)-)?ResNet-(?(kind)(?P<compression>\d+)-)(?P<depth>18|34|50|101|152)",
-    "mobilenet": r"(?:(?P<kind>[XG])-)?MobileNet-0\.5(?(kind)-(?P<compression>\d+))",
+    "densenet": rf"(?:(?P<kind>X)-)?DenseNet-BC-(?(kind)(?P<compression>{_N})-)(?P<depth>{_N})(?:-(?P<growth>{_N}))?",
+    "resnet": rf"(?:(?P<kind>X)-)?ResNet-(?(kind)(?P<compression>{_N})-)(?P<depth>18|34|50|101|152)",
+    "mobilenet": rf"(?:(?P<kind>[XG])-)?MobileNet-0\.5(?(kind)-(?P<compression>{_N}))",
     "alexnet": r"AlexNet|(?P<kind>X)-AlexNet-(?P<variant>[12])",
 }
 _IMAGENET_DENSENETS = (121, 169, 201, 161)
@@ -72,7 +73,7 @@ def parse_name(text: str) -> ModelName:
             parts = match.groupdict()
             numbers = {key: int(parts[key]) for key in ("compression", "depth", "growth") if parts.get(key)}
             name = ModelName(text, family, parts["kind"] or "", variant=parts.get("variant"), **numbers)
-            if name.compression != 0 and _exists(name):
+            if _exists(name):
                 return name
     near = difflib.get_close_matches(text, PAPER_MODELS, n=3, cutoff=0.3) or ["X-ResNet-2-50", "X-DenseNet-BC-2-40-24"]
     raise XNetsError(f"There is no network called {text!r}; the nearest names are {', '.join(near)}.")
@@ -90,4 +91,4 @@ def _exists(name: ModelName) -> bool:
         return True
     if name.growth is None:
         return name.depth in _IMAGENET_DENSENETS
-    return name.depth >= 10 and (name.depth - 4) % 6 == 0 and name.growth > 0
+    return name.depth >= 10 and (name.depth - 4) % 6 == 0

@@ -1,0 +1,71 @@
+"""Files that are written whole or not at all."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from xnets.errors import XNetsError
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write to a file beside `path`, flush it to disk and rename it: readers see the old file or the new one.
+
+    Raises XNetsError if the disk is full or read-only; the old file is then still there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise XNetsError(_cannot_write(path, error)) from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
+        if isinstance(error, RuntimeError) and "write" not in str(error):
+            raise
+        raise XNetsError(_cannot_write(path, error)) from None
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON, whole or not at all."""
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """torch.save, whole or not at all."""
+    write_atomically(path, lambda file: torch.save(state, file))
+
+
+def load_state(path: Path, fingerprint: str, device: torch.device) -> dict[str, Any]:
+    """Read what save_state wrote for the run `fingerprint`. Raises XNetsError if it is damaged or another run's."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # zip, pickle, EOF and runtime errors, depending on where the damage is
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise XNetsError(f"{path} is damaged ({reason[:120]}): delete it to train this run from its start.") from None
+    if state.get("fingerprint") != fingerprint:
+        raise XNetsError(f"{path} belongs to another run ({state.get('fingerprint')}): delete it.")
+    return state
+
+
+def _cannot_write(path: Path, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or "the disk may be full"
+    return f"Cannot write {path} ({reason}): free space or make it writable, then start again; nothing is lost."
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,184 @@
+"""Train one run, from the start or from its last checkpoint, to the same end."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from xnets.data.batches import Batches
+from xnets.data.packed import PackedData
+from xnets.errors import XNetsError
+from xnets.models import build_spec
+from xnets.seeds import derive_seed
+from xnets.training.checkpoint import load_state, save_state
+from xnets.training.protocol import Protocol
+from xnets.training.run import Run
+
+CHECKPOINT = "checkpoint.pt"  # while a run is under way: all of its state
+MODEL = "model.pt"  # when it is done: the network alone
+
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Diverged(XNetsError):
+    """The loss is no longer a number."""
+
+
+def build_run(run: Run, device: torch.device) -> nn.Module:
+    """The untrained network of a run, with its graphs and its initial weights."""
+    torch.manual_seed(derive_seed(run.train_seed, "weights"))
+    model = build_spec(run.model, run.graph_seed).to(device)
+    return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
+
+
+def train(
+    run: Run,
+    data: PackedData,
+    folder: Path,
+    device: torch.device,
+    checkpoint_seconds: float = 60.0,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> dict[str, Any]:
+    """Train `run` in `folder`, going on from the checkpoint there, and leave MODEL behind.
+
+    Args:
+        run: what to train.
+        data: its prepared data.
+        folder: holds the checkpoint, and in the end the model.
+        device: where to compute; on the CPU the result is the same to the last bit however often it was interrupted.
+        checkpoint_seconds: write a checkpoint when so much time has passed since the last.
+        on_epoch: told of each epoch: epoch, lr, train_loss, train_top1, test_loss, test_top1 (nats and %).
+
+    Returns:
+        epochs (the list of those records) and weights_sha256.
+
+    Raises:
+        Diverged: a loss that is not finite. XNetsError: a damaged checkpoint, a full disk.
+    """
+    protocol = run.protocol
+    batches = Batches(data, protocol.batch_size, protocol.augmentation, device)
+    model = build_run(run, device)
+    optimizer = torch.optim.SGD(
+        model.parameters(), protocol.max_lr, protocol.momentum, weight_decay=protocol.weight_decay,
+        nesterov=protocol.nesterov, fused=True,
+    )  # fmt: skip
+    scaler = torch.amp.GradScaler(device.type, enabled=protocol.precision == "fp16")
+    torch.manual_seed(derive_seed(run.train_seed, "dropout"))
+    history: list[dict[str, Any]] = []
+    first_step, sums = 0, torch.zeros(2, dtype=torch.float64, device=device)  # of losses, of right answers
+    if (folder / CHECKPOINT).exists():
+        state = load_state(folder / CHECKPOINT, run.fingerprint, device)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        history, first_step, sums = state["history"], state["step"], state["sums"]
+        _set_rng(state["rng"], device)
+
+    def save(step: int) -> None:
+        save_state(folder / CHECKPOINT, {
+            "fingerprint": run.fingerprint, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+            "scaler": scaler.state_dict(), "history": history, "step": step, "sums": sums, "rng": _get_rng(device),
+        })  # fmt: skip
+
+    saved = time.monotonic()
+    for epoch in range(len(history), protocol.epochs):
+        lr = protocol.learning_rate(epoch)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        model.train()
+        for step, (x, y) in enumerate(batches.train(run.train_seed, epoch, first_step), first_step):
+            with _precision(protocol, device):
+                logits = model(x)
+                loss = F.cross_entropy(logits, y)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            sums += torch.stack([loss.detach() * len(y), (logits.argmax(1) == y).sum()])
+            if time.monotonic() - saved > checkpoint_seconds and step + 1 < batches.steps:
+                _check_finite(sums, run, epoch)
+                save(step + 1)
+                saved = time.monotonic()
+        _check_finite(sums, run, epoch)
+        seen = min(batches.steps * protocol.batch_size, batches.n_train)
+        test = evaluate(model, batches, protocol)
+        history.append({
+            "epoch": epoch, "lr": lr, "train_loss": float(sums[0]) / seen, "train_top1": 100 * float(sums[1]) / seen,
+            "test_loss": test["loss"], "test_top1": test["top1"],
+        })  # fmt: skip
+        first_step, sums = 0, torch.zeros_like(sums)
+        on_epoch(history[-1])
+        if time.monotonic() - saved > checkpoint_seconds:
+            save(0)
+            saved = time.monotonic()
+    save_state(folder / MODEL, {"fingerprint": run.fingerprint, "model": model.state_dict()})
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return {"epochs": history, "weights_sha256": weights_digest(model)}
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Batches, protocol: Protocol) -> dict[str, float | int]:
+    """loss (nats), top1 and top5 (%) and n on the test set; the model is left in evaluation mode."""
+    model.eval()
+    sums = torch.zeros(3, dtype=torch.float64, device=batches.device)
+    for x, y in batches.test():
+        with _precision(protocol, batches.device):
+            logits = model(x).float()
+        hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == y.unsqueeze(1)
+        sums += torch.stack([F.cross_entropy(logits, y, reduction="sum"), hits[:, 0].sum(), hits.sum()])
+    n = batches.n_test
+    # a diverged network may answer with numbers that are none: JSON has no NaN
+    loss = float(sums[0]) / n if math.isfinite(float(sums[0])) else None
+    return {"loss": loss, "top1": 100 * float(sums[1]) / n, "top5": 100 * float(sums[2]) / n, "n": n}
+
+
+def evaluate_run(run: Run, data: PackedData, folder: Path, device: torch.device) -> dict[str, Any]:
+    """Evaluate a finished run from the model it left in `folder`."""
+    if not (folder / MODEL).exists():
+        raise XNetsError(f"{folder / MODEL} is missing: delete {folder} to train {run.label} again.")
+    model = build_run(run, device)
+    model.load_state_dict(load_state(folder / MODEL, run.fingerprint, device)["model"])
+    batches = Batches(data, run.protocol.batch_size, run.protocol.augmentation, device)
+    return {**evaluate(model, batches, run.protocol), "weights_sha256": weights_digest(model)}
+
+
+def weights_digest(model: nn.Module) -> str:
+    """sha256 of all parameters and buffers: equal if and only if two networks are the same to the last bit."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _precision(protocol: Protocol, device: torch.device) -> AbstractContextManager:
+    dtype = _AUTOCAST[protocol.precision]
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def _check_finite(sums: torch.Tensor, run: Run, epoch: int) -> None:
+    if not torch.isfinite(sums).all():
+        raise Diverged(
+            f"{run.label} diverged: its loss was no longer a number in epoch {epoch} (lr "
+            f"{run.protocol.learning_rate(epoch):g}); lower max_lr for it."
+        )
+
+
+def _get_rng(device: torch.device) -> dict[str, torch.Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _set_rng(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"].cpu())
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)

@@ -1,0 +1,61 @@
+"""How a network is trained: everything but the network, the data and the seeds. Needs no torch."""
+
+from dataclasses import dataclass
+
+from xnets.errors import XNetsError
+
+SCHEDULES = ("cifar", "imagenet", "decay")
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """SGD with momentum under one of the authors' learning-rate schedules (facts of their 11,733 logged epochs).
+
+    epochs: passes over the training set. nominal_epochs: what the schedule's formula is written for; with fewer epochs
+    it is run through in proportion, so that it keeps its shape. decay_interval (in nominal epochs) and decay_level: of
+    the "decay" schedule. augmentation: a name in xnets.data.batches.AUGMENTATIONS. precision: of the forward and
+    backward pass.
+    """
+
+    epochs: int
+    batch_size: int
+    max_lr: float
+    schedule: str
+    augmentation: str
+    weight_decay: float
+    nominal_epochs: int
+    min_lr: float = 0.0
+    decay_interval: int = 30
+    decay_level: float = 0.5
+    momentum: float = 0.9
+    nesterov: bool = True
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise XNetsError(f"Unknown schedule {self.schedule!r}; there are {', '.join(SCHEDULES)}.")
+        if self.precision not in PRECISIONS:
+            raise XNetsError(f"Unknown precision {self.precision!r}; there are {', '.join(PRECISIONS)}.")
+        if min(self.epochs, self.batch_size, self.nominal_epochs) < 1:
+            raise XNetsError("epochs, batch_size and nominal_epochs must be at least 1.")
+
+    def learning_rate(self, epoch: int) -> float:
+        """The rate of a 0-based epoch, with e the nominal epoch (e = epoch where none are cut).
+
+        cifar:    max_lr * 0.1^floor(e / 150) * 0.1^floor(e / 225)
+        imagenet: max_lr * 0.1^floor(e / 30)
+        decay:    max_lr * decay_level^floor(e / decay_interval)
+        never below min_lr.
+        """
+
+        def passed(interval: int) -> int:  # floor(e / interval) in whole numbers
+            return epoch * self.nominal_epochs // (self.epochs * interval)
+
+        if self.schedule == "cifar":
+            factor = 0.1 ** passed(150) * 0.1 ** passed(225)
+        elif self.schedule == "imagenet":
+            factor = 0.1 ** passed(30)
+        else:
+            factor = self.decay_level ** passed(self.decay_interval)
+        return max(self.min_lr, self.max_lr * factor)

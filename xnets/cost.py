@@ -5,6 +5,7 @@ X- rows count the dense network divided by C, not the network itself. Norms, act
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from xnets.errors import XNetsError
@@ -76,6 +77,10 @@ def count(model: "nn.Module", image_size: int) -> Cost:
         raise XNetsError("The network has parameters outside convolutions, linear layers and batch norms.")
     handles = [layer.register_forward_hook(after) for layer in leaves]
     modes = [(module, module.training) for module in model.modules()]
+    # These keep their input's shape, and on the meta device they are slow to say so.
+    keep_shape = [m for m in leaves if isinstance(m, (*norm_types, nn.ReLU, nn.Dropout))]
+    for layer in keep_shape:
+        layer.forward = lambda x: x
     try:
         place = next(model.parameters())
         with torch.no_grad():
@@ -86,6 +91,8 @@ def count(model: "nn.Module", image_size: int) -> Cost:
     finally:
         for module, training in modes:
             module.training = training
+        for layer in keep_shape:
+            del layer.forward
         for handle in handles:
             handle.remove()
     return Cost(
@@ -106,16 +113,22 @@ def cost(name: str, counting: str = "paper", num_classes: int | None = None, ima
         XNetsError: an unknown name or counting rule; "dense/C" of a network that states degrees instead of C; a
             number of classes or an image size that it cannot have.
     """
-    from xnets.models import build_spec
-
     parsed = parse_name(name)
     size = parsed.image_size if image_size is None else image_size
     if counting not in COUNTING_RULES:
         raise XNetsError(f"Unknown counting rule {counting!r}; there are {', '.join(COUNTING_RULES)}.")
     if counting != "dense/C":
-        return count(build_spec(ModelSpec(name, num_classes, counting), 0, device="meta"), size)
+        return _count_spec(ModelSpec(name, num_classes, counting), size)
     if parsed.kind and parsed.compression is None:
         raise XNetsError(f"{name} has degrees layer by layer and no single C to divide by.")
-    dense = count(build_spec(ModelSpec(parsed.dense_twin, num_classes), 0, device="meta"), size)
+    dense = _count_spec(ModelSpec(parsed.dense_twin, num_classes), size)
     factor = parsed.compression or 1
     return Cost(**{key: value / factor for key, value in vars(dense).items()})
+
+
+@cache
+def _count_spec(spec: ModelSpec, image_size: int) -> Cost:
+    """Kept, since a table asks for the same dense network once for each C."""
+    from xnets.models import build_spec
+
+    return count(build_spec(spec, 0, device="meta"), image_size)

@@ -28,6 +28,8 @@ from xnets.graphs import (
     union_of_matchings,
 )
 
+settings.register_profile("no deadline", settings(), deadline=None)  # the machine may be busy with something else
+settings.load_profile("no deadline")
 seeds = st.integers(0, 2**64)
 
 
@@ -212,7 +214,7 @@ def test_groups_are_the_blocks_of_a_block_diagonal(groups, ins, outs):
     assert [len(part) for part in parts] == [ins + outs] * groups
 
 
-@pytest.mark.parametrize("groups", [0, 3, 16])
+@pytest.mark.parametrize("groups", [0, 3, 8])
 def test_groups_that_do_not_divide_are_refused(groups):
     with pytest.raises(XNetsError, match=f"^{groups} groups do not divide 8 inputs and 12 outputs"):
         grouped_graph(8, 12, groups)
@@ -270,7 +272,7 @@ def test_equality_is_about_edges_alone():
 
 
 def test_a_graph_cannot_be_changed():
-    given_edges = np.array([0, 2, 1])
+    given_edges = np.array([0, 2, 1], dtype=np.int32)
     graph = BipartiteGraph(3, [0, 2, 3], given_edges)
     given_edges[0] = 1
     assert graph.indices.tolist() == [0, 2, 1]
@@ -360,8 +362,8 @@ def test_a_truncated_file_is_refused(saved):
 
 
 def swap_edge(note, arrays):
-    row = arrays["indices"][:4]
-    row[:] = sorted({*range(5)} - {row[0]})
+    assert arrays["indices"][0] == 4  # the smallest input of output 0
+    arrays["indices"][0] = 3
 
 
 def swap_edge_and_hash(note, arrays):
@@ -377,6 +379,7 @@ def swap_edge_and_hash(note, arrays):
         (lambda note, _: note.update(seed=8), "does not match its checksum"),
         (lambda note, _: note.update(construction="matchings"), "does not match its checksum"),
         (lambda note, _: note.update(n_in=21), "does not match its checksum"),
+        (lambda note, _: note.update(hash="0" * 64), "does not match its checksum"),
         (lambda note, _: note.pop("checksum"), "does not match its checksum"),
         (lambda note, _: note.update(n_in=4), "is damaged .*between 0 and 3"),
         (lambda note, _: note.update(n_in="20"), "is damaged"),

@@ -1,46 +1,12 @@
-"""Files that are written whole or not at all."""
+"""Checkpoints: torch files that are written whole or not at all, and refused when they are damaged."""
 
-import json
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 from xnets.errors import XNetsError
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Write to a file beside `path`, flush it to disk and rename it: readers see the old file or the new one.
-
-    Raises XNetsError if the disk is full or read-only; the old file is then still there.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise XNetsError(_cannot_write(path, error)) from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
-        if isinstance(error, RuntimeError) and "write" not in str(error):
-            raise
-        raise XNetsError(_cannot_write(path, error)) from None
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON, whole or not at all."""
-    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+from xnets.files import write_atomically
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -58,14 +24,3 @@ def load_state(path: Path, fingerprint: str, device: torch.device) -> dict[str, 
     if state.get("fingerprint") != fingerprint:
         raise XNetsError(f"{path} belongs to another run ({state.get('fingerprint')}): delete it.")
     return state
-
-
-def _cannot_write(path: Path, error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or "the disk may be full"
-    return f"Cannot write {path} ({reason}): free space or make it writable, then start again; nothing is lost."
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -1,6 +1,7 @@
 """Train one run, from the start or from its last checkpoint, to the same end."""
 
 import hashlib
+import json
 import math
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from torch import nn
 from xnets.data.batches import Batches
 from xnets.data.packed import PackedData
 from xnets.errors import XNetsError
+from xnets.layers import ExpanderLayer
 from xnets.models import build_spec
 from xnets.seeds import derive_seed
 from xnets.training.checkpoint import load_state, save_state
@@ -54,10 +56,11 @@ def train(
         folder: holds the checkpoint, and in the end the model.
         device: where to compute; on the CPU the result is the same to the last bit however often it was interrupted.
         checkpoint_seconds: write a checkpoint when so much time has passed since the last.
-        on_epoch: told of each epoch: epoch, lr, train_loss, train_top1, test_loss, test_top1 (nats and %).
+        on_epoch: told of each epoch, those before the checkpoint again: epoch, lr, train_loss, train_top1, test_loss,
+            test_top1 (nats and %).
 
     Returns:
-        epochs (the list of those records) and weights_sha256.
+        epochs (the list of those records), graphs_sha256 and weights_sha256.
 
     Raises:
         Diverged: a loss that is not finite. XNetsError: a damaged checkpoint, a full disk.
@@ -79,6 +82,8 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
         history, first_step, sums = state["history"], state["step"], state["sums"]
+        for record in history:
+            on_epoch(record)
         _set_rng(state["rng"], device)
 
     def save(step: int) -> None:
@@ -120,7 +125,7 @@ def train(
             saved = time.monotonic()
     save_state(folder / MODEL, {"fingerprint": run.fingerprint, "model": model.state_dict()})
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    return {"epochs": history, "weights_sha256": weights_digest(model)}
+    return {"epochs": history, "graphs_sha256": graphs_digest(model), "weights_sha256": weights_digest(model)}
 
 
 @torch.no_grad()
@@ -147,6 +152,12 @@ def evaluate_run(run: Run, data: PackedData, folder: Path, device: torch.device)
     model.load_state_dict(load_state(folder / MODEL, run.fingerprint, device)["model"])
     batches = Batches(data, run.protocol.batch_size, run.protocol.augmentation, device)
     return {**evaluate(model, batches, run.protocol), "weights_sha256": weights_digest(model)}
+
+
+def graphs_digest(model: nn.Module) -> str:
+    """sha256 over the hashes of a network's graphs, layer by layer."""
+    hashes = [layer.graph.hash for layer in model.modules() if isinstance(layer, ExpanderLayer)]
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 
 def weights_digest(model: nn.Module) -> str:

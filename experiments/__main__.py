@@ -1,0 +1,25 @@
+"""`python -m experiments STAGE`: what dvc.yaml calls."""
+
+import argparse
+import os
+import sys
+
+from experiments.local import end_with_parent
+from experiments.plan import make_plan
+from experiments.settings import read_settings
+from experiments.stages import STAGES
+from xnets.cli import run_command
+
+
+def main() -> int:
+    """Run one stage on params.yaml."""
+    parser = argparse.ArgumentParser("python -m experiments", description="One stage of the pipeline; see dvc.yaml.")
+    parser.add_argument("stage", choices=STAGES, help="; ".join(f"{name}: {f.__doc__}" for name, f in STAGES.items()))
+    stage = STAGES[parser.parse_args().stage]
+    if "DVC_ROOT" in os.environ:  # a killed `dvc repro` must not leave a stage behind that nobody sees
+        end_with_parent(os.getppid())
+    return run_command(lambda: stage(make_plan(read_settings())), f"experiments {stage.__name__}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

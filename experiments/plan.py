@@ -1,0 +1,128 @@
+"""From params.yaml and the paper's rows to the runs that are wanted. Rows that share a configuration share its runs."""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experiments.rows import Row, read_rows
+from experiments.settings import ITEMS, Settings, check_keys
+from xnets.data import NUM_CLASSES, open_data
+from xnets.errors import XNetsError
+from xnets.models import ModelSpec, parse_name
+from xnets.training import Protocol, Run
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One configuration, trained `seeds` times, and the rows that show it."""
+
+    model: ModelSpec
+    dataset: str
+    protocol: Protocol
+    seeds: int
+    rows: tuple[Row, ...]
+
+    @property
+    def key(self) -> tuple[ModelSpec, str, Protocol]:
+        """What makes it a configuration of its own."""
+        return self.model, self.dataset, self.protocol
+
+    def runs(self, data_digest: str) -> list[Run]:
+        """Its runs, on data with this digest: run i has graph_seed i and train_seed i."""
+        return [Run(self.model, self.dataset, data_digest, self.protocol, i, i) for i in range(self.seeds)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of a scale."""
+
+    settings: Settings
+    about: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the data sets that are needed."""
+        return sorted({cell.dataset for cell in self.cells})
+
+    def digests(self, missing_ok: bool = False) -> dict[str, str | None]:
+        """The digest of each data set as it is prepared; None for one that is not, if that is all right."""
+        folders = {name: self.settings.data_folder / name for name in self.datasets}
+        return {
+            name: None if missing_ok and not (folder / "manifest.json").exists() else open_data(folder).digest
+            for name, folder in folders.items()
+        }
+
+    def runs(self) -> list[Run]:
+        """All runs. The data must be prepared: their digest is part of a run."""
+        digests = self.digests()
+        return [run for cell in self.cells for run in cell.runs(digests[cell.dataset])]
+
+    def cell_of(self, row: Row) -> Cell | None:
+        """The cell that a row shows, or None if this scale does not train it."""
+        return next((cell for cell in self.cells if row in cell.rows), None)
+
+
+@cache
+def read_scales() -> dict[str, dict[str, Any]]:
+    """experiments/scales.yaml."""
+    return yaml.safe_load((HERE / "scales.yaml").read_text())
+
+
+@cache
+def read_protocols() -> dict[str, dict[str, Any]]:
+    """experiments/protocols.yaml."""
+    return yaml.safe_load((HERE / "protocols.yaml").read_text())
+
+
+def make_plan(settings: Settings) -> Plan:
+    """The cells of settings.scale with as many seeds as settings.seeds asks for."""
+    scale = read_scales()[settings.scale]
+    check_keys(f"scales.yaml: {settings.scale}", scale, ("about", "items", "datasets", "networks", "protocols"))
+    check_keys(f"scales.yaml: {settings.scale}: items", dict.fromkeys(scale["items"]), ITEMS)
+    _check_models_with_seeds(settings)
+    cells: dict[tuple, Cell] = {}
+    for row in read_rows():
+        if not row.model or row.item not in scale["items"]:
+            continue
+        dataset = scale["datasets"][row.dataset]
+        spec = ModelSpec(row.model, _num_classes(dataset, settings), **_network_changes(row.model, scale))
+        protocol = _protocol(row.protocol, scale, settings.scale)
+        seeds = settings.seed_count(row.item, row.model)
+        known = cells.get((spec, dataset, protocol)) or Cell(spec, dataset, protocol, 0, ())
+        cells[known.key] = replace(known, seeds=max(known.seeds, seeds), rows=(*known.rows, row))
+    return Plan(settings, scale["about"], tuple(cells.values()))
+
+
+def _network_changes(model: str, scale: dict[str, Any]) -> dict[str, int]:
+    """narrow and drop_strides of this network at this scale: by its name, or by its family."""
+    networks = scale.get("networks") or {}
+    name = parse_name(model)
+    family = "densenet-imagenet" if name.family == "densenet" and name.growth is None else name.family
+    return networks.get(model) or networks.get(name.dense_twin) or networks.get(family) or {}
+
+
+def _protocol(name: str, scale: dict[str, Any], scale_name: str) -> Protocol:
+    changes = (scale.get("protocols") or {}).get(name) or {}
+    check_keys(f"scales.yaml: {scale_name}: {name}", changes, Protocol.__dataclass_fields__)
+    return Protocol(**{**read_protocols()[name], **changes})
+
+
+def _num_classes(dataset: str, settings: Settings) -> int:
+    if dataset in NUM_CLASSES:
+        return NUM_CLASSES[dataset]
+    return open_data(settings.data_folder / dataset).num_classes
+
+
+def _check_models_with_seeds(settings: Settings) -> None:
+    for item, asked in settings.seeds.items():
+        models = {row.model for row in read_rows() if row.item == item and row.model}
+        if isinstance(asked, dict):
+            check_keys(f"params.yaml: seeds: {item}", asked, sorted(models))
+    if not settings.seeds:
+        raise XNetsError("params.yaml: seeds is empty: take it back from git.")

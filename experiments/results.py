@@ -1,0 +1,87 @@
+"""Result files: one JSON a run under results/<scale>/, and the one way to read them back."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.plan import Cell, Plan
+from experiments.store import read_json
+from xnets.errors import XNetsError
+from xnets.files import write_json
+from xnets.training import Run
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run as tables and figures see it; accuracies in %.
+
+    top1 is the final epoch's, the result; best_top1 and best_epoch are what the authors report, chosen on the test set.
+    """
+
+    graph_seed: int
+    train_seed: int
+    top1: float
+    best_top1: float
+    best_epoch: int
+    n_test: int
+    fingerprint: str
+
+
+def write_folder(folder: Path, files: dict[str, dict[str, Any]]) -> None:
+    """Replace `folder` by one JSON file for each entry."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    except OSError as error:
+        raise XNetsError(f"Cannot write {folder} ({error.strerror}): free space or make it writable.") from None
+    try:
+        for name, content in files.items():
+            write_json(part / f"{name}.json", content)
+        part.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def read_results(plan: Plan) -> dict[Cell, list[RunResult]]:
+    """All results of the plan, exactly: a missing, a foreign and a surplus file are each refused."""
+    runs_folder, seen_folder = plan.settings.results / "runs", plan.settings.results / "evaluations"
+    wanted: dict[str, tuple[Cell, Run]] = {}
+    digests = {name: entry["digest"] for name, entry in _read_data_note(plan).items()}
+    for cell in plan.cells:
+        wanted.update({run.label: (cell, run) for run in cell.runs(digests[cell.dataset])})
+    for folder, stage in ((runs_folder, "train"), (seen_folder, "evaluate")):
+        there = {path.stem for path in folder.glob("*.json")}
+        missing, surplus = sorted(set(wanted) - there), sorted(there - set(wanted))
+        if missing:
+            raise XNetsError(f"{folder / missing[0]}.json is missing ({len(missing)} in all): run `dvc repro {stage}`.")
+        if surplus:
+            raise XNetsError(
+                f"{folder / surplus[0]}.json belongs to no run of params.yaml: run `dvc repro -f {stage}`."
+            )
+    results: dict[Cell, list[RunResult]] = {cell: [] for cell in plan.cells}
+    for label, (cell, run) in wanted.items():
+        trained = _of_run(runs_folder / f"{label}.json", run, "train")
+        seen = _of_run(seen_folder / f"{label}.json", run, "evaluate")
+        best = max(trained["epochs"], key=lambda record: record["test_top1"])
+        results[cell].append(RunResult(
+            run.graph_seed, run.train_seed, seen["top1"], best["test_top1"], best["epoch"], seen["n"], run.fingerprint
+        ))  # fmt: skip
+    return results
+
+
+def _read_data_note(plan: Plan) -> dict[str, Any]:
+    path = plan.settings.results / "data.json"
+    if not path.exists():
+        raise XNetsError(f"{path} is missing: run `dvc repro prepare`.")
+    return read_json(path, "and run `dvc repro prepare`")
+
+
+def _of_run(path: Path, run: Run, stage: str) -> dict[str, Any]:
+    said = read_json(path, f"and run `dvc repro {stage}`")
+    if said.get("fingerprint") != run.fingerprint:
+        raise XNetsError(f"{path} belongs to another run ({said.get('fingerprint')}): run `dvc repro -f {stage}`.")
+    return said

@@ -1,0 +1,64 @@
+"""Every row of Tables 1-5 and every point of Figs. 3-6 as data, with the printed values and where they come from."""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+PAPER = Path(__file__).parent / "paper"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table or point of a figure; numbers that the paper does not print are None.
+
+    top1 values are in %, params in millions, flops in millions of `flops_unit` ("MACs" or "2 MACs"). printed_source
+    says where printed_top1 is from: the paper's figures have no readable values, so their points are the logs' best
+    epochs. log, log_best, log_final: the authors' log of this network and its best and last test epoch. Rows that
+    quote other people's methods have no model.
+    """
+
+    item: str
+    row: str
+    model: str
+    dataset: str
+    protocol: str
+    printed_top1: float | None
+    printed_sd: float | None
+    printed_max: float | None
+    printed_min: float | None
+    printed_range: float | None
+    printed_params_M: float | None
+    printed_flops_M: float | None
+    flops_unit: str
+    printed_source: str
+    log: str
+    note: str
+    log_best: float | None = None
+    log_final: float | None = None
+
+
+@cache
+def read_rows() -> tuple[Row, ...]:
+    """All rows, in the paper's order."""
+    logs = {entry["log"]: entry for entry in read_csv("author_logs.csv")}
+    rows = []
+    for entry in read_csv("rows.csv"):
+        said = {key: _number(value) if key in _NUMBERS else value for key, value in entry.items()}
+        log = logs.get(entry["log"], {})
+        best, final = _number(log.get("best_top1", "")), _number(log.get("final_top1", ""))
+        rows.append(Row(**said, log_best=best, log_final=final))
+    return tuple(rows)
+
+
+def read_csv(name: str) -> list[dict[str, str]]:
+    """A file of experiments/paper/."""
+    with open(PAPER / name, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+_NUMBERS = {name for name, kind in Row.__annotations__.items() if kind == float | None}
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None

@@ -1,0 +1,104 @@
+"""params.yaml, read and checked."""
+
+import difflib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xnets.errors import XNetsError
+
+ITEMS = ("table1", "table2", "table3", "table4", "table5", "figure3", "figure4", "figure5", "figure6")
+EXECUTORS = ("local",)
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class LocalSettings:
+    """How runs are spread over this machine; see params.yaml."""
+
+    device: str = "auto"
+    workers: int = 0
+    threads: int = 1
+    deterministic: bool = False
+    checkpoint_minutes: float = 5
+
+    def __post_init__(self) -> None:
+        check_choice("local.device", self.device, DEVICES)
+        if self.workers < 0 or self.threads < 1 or self.checkpoint_minutes < 0:
+            raise XNetsError("params.yaml: local.workers and checkpoint_minutes must be >= 0, local.threads >= 1.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What params.yaml says. seeds: item -> a number, or network -> number."""
+
+    scale: str
+    seeds: dict[str, int | dict[str, int]]
+    executor: str = "local"
+    store: Path = Path("store")
+    data_folder: Path = Path("data")
+    sources: dict[str, str | None] = field(default_factory=dict)
+    local: LocalSettings = field(default_factory=LocalSettings)
+
+    @property
+    def results(self) -> Path:
+        """Where this scale's results go."""
+        return Path("results") / self.scale
+
+    def seed_count(self, item: str, model: str) -> int:
+        """How many runs `params.yaml` asks for, for this network in this item."""
+        asked = self.seeds.get(item, 1)
+        return asked if isinstance(asked, int) else asked.get(model, 1)
+
+
+def read_settings(path: Path = Path("params.yaml")) -> Settings:
+    """Read and check params.yaml; a mistake is one sentence."""
+    try:
+        said = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise XNetsError(f"{path} is not here: run this in the repository's top folder.") from None
+    except yaml.YAMLError as error:
+        where = f" at line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        raise XNetsError(f"{path} is not valid YAML{where}: mend it, or take it back from git.") from None
+    if not isinstance(said, dict):
+        raise XNetsError(f"{path} is empty: take it back from git.")
+    check_keys(path.name, said, ("scale", "seeds", "data", "store", "executor", "local"))
+    data = said.get("data") or {}
+    check_keys(f"{path.name}: data", data, ("folder", "sources"))
+    local = said.get("local") or {}
+    check_keys(f"{path.name}: local", local, [f.name for f in fields(LocalSettings)])
+    from experiments.plan import read_scales
+
+    check_choice("scale", said.get("scale"), list(read_scales()))
+    check_choice("executor", said.get("executor", "local"), EXECUTORS)
+    return Settings(
+        scale=said["scale"], seeds=_checked_seeds(said.get("seeds") or {}), executor=said.get("executor", "local"),
+        store=Path(said.get("store", "store")), data_folder=Path(data.get("folder", "data")),
+        sources=data.get("sources") or {}, local=LocalSettings(**local),
+    )  # fmt: skip
+
+
+def check_choice(what: str, said: Any, choices: list[str] | tuple[str, ...]) -> None:
+    """Raise XNetsError unless `said` is one of `choices`."""
+    if said not in choices:
+        raise XNetsError(f"params.yaml: {what} must be one of {', '.join(choices)}, not {said!r}.")
+
+
+def check_keys(where: str, said: dict[str, Any], known: Any) -> None:
+    """Raise XNetsError for a key that is not known, with the nearest one that is."""
+    for key in said:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), list(known), n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" Known are {', '.join(known)}."
+            raise XNetsError(f"{where}: unknown key {key!r}.{hint}")
+
+
+def _checked_seeds(seeds: dict[str, Any]) -> dict[str, int | dict[str, int]]:
+    check_keys("params.yaml: seeds", seeds, ITEMS)
+    for item, asked in seeds.items():
+        for who, n in asked.items() if isinstance(asked, dict) else [(item, asked)]:
+            if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+                raise XNetsError(f"params.yaml: seeds of {item} for {who} must be a whole number >= 1, not {n!r}.")
+    return seeds

@@ -1,0 +1,126 @@
+"""The stages that dvc.yaml calls. Each reads files, writes files, and can be called again at any time."""
+
+import hashlib
+import json
+import sys
+from typing import Any
+
+from experiments.estimate import Estimate
+from experiments.local import run_locally
+from experiments.plan import Plan
+from experiments.progress import Progress
+from experiments.results import write_folder
+from experiments.store import Store, read_json
+from xnets.data import open_data
+from xnets.errors import XNetsError
+from xnets.files import write_json
+from xnets.training import Run
+
+EXECUTORS = {"local": run_locally}
+
+
+def prepare(plan: Plan) -> None:
+    """Pack the data sets the plan needs, and note what they are in data.json."""
+    from xnets.data import prepare as prepare_data
+
+    settings, note = plan.settings, {}
+    for name in plan.datasets:
+        folder = settings.data_folder / name
+        try:
+            data = open_data(folder)
+            for split in data.manifest["splits"]:
+                data.split(split)  # checks the files
+        except XNetsError:
+            say(f"preparing {name}")
+            data = prepare_data(name, folder, settings.sources.get(name), say)
+        note[name] = {"digest": data.digest, **data.manifest}
+    write_json(settings.results / "data.json", note)
+
+
+def cost(plan: Plan) -> None:
+    """Count every network: cost.csv."""
+    from experiments.costs import write_costs
+
+    write_costs(plan)
+
+
+def sample(plan: Plan) -> None:
+    """Sample the graphs of every network and graph seed, and note seeds, hashes and gaps: graphs/."""
+    from experiments.graphs import graph_record
+
+    files = {}
+    for cell in plan.cells:
+        for seed in range(cell.seeds):
+            record = graph_record(cell.model, seed)
+            if record["layers"]:
+                files[f"{cell.model.name}--{cell.model.num_classes}--g{seed}"] = record
+    write_folder(plan.settings.results / "graphs", files)
+
+
+def train(plan: Plan) -> None:
+    """Train what the store lacks, then write runs/: what each run computed, without where and when."""
+    results = _do("train", plan, Store.result)
+    for run, result in results.items():
+        _check_graphs(plan, run, result)
+    write_folder(plan.settings.results / "runs", {run.label: _science(result) for run, result in results.items()})
+
+
+def evaluate(plan: Plan) -> None:
+    """Test every trained network, from its checkpoint: evaluations/."""
+    results = _do("evaluate", plan, Store.evaluation)
+    write_folder(plan.settings.results / "evaluations", {run.label: seen for run, seen in results.items()})
+
+
+def track(plan: Plan) -> None:
+    """Mirror the store into MLflow, and note what was mirrored: tracking.json."""
+    from experiments.track import mirror
+
+    write_json(plan.settings.results / "tracking.json", mirror(plan, say))
+
+
+def _do(task: str, plan: Plan, read: Any) -> dict[Run, dict[str, Any]]:
+    """Do `task` on every run that lacks it, and return what `read` finds in the store for all of them."""
+    settings, store = plan.settings, Store(plan.settings.store)
+    runs = plan.runs()
+    with store.lock():
+        lacking = [run for run in runs if read(store, run) is None]
+        done = len(runs) - len(lacking)
+        if lacking:
+            estimate = Estimate(plan)
+            lacking.sort(key=estimate.seconds, reverse=True)
+            progress = Progress(task, lacking, estimate.seconds, done)
+            try:
+                failed = EXECUTORS[settings.executor](task, lacking, settings, progress.on_event)
+            finally:
+                progress.close()
+            if failed:
+                reasons = "".join(f"\n  {run.label}: {reason}" for run, reason in failed.items())
+                raise XNetsError(
+                    f"{len(failed)} of {len(runs)} runs failed and the others are kept; `dvc repro` tries these again:"
+                    f"{reasons}"
+                )
+        say(f"{task}: {len(runs)} runs, {done} were done before")
+    return {run: read(store, run) for run in runs}
+
+
+def _science(result: dict[str, Any]) -> dict[str, Any]:
+    """What is the same wherever and whenever a run is trained."""
+    return {key: value for key, value in result.items() if key != "provenance"}
+
+
+def _check_graphs(plan: Plan, run: Run, result: dict[str, Any]) -> None:
+    """The graphs a run used must be those that the sample stage recorded."""
+    path = plan.settings.results / "graphs" / f"{run.model.name}--{run.model.num_classes}--g{run.graph_seed}.json"
+    recorded = (
+        [layer["hash"] for layer in read_json(path, "and run `dvc repro sample`")["layers"]] if path.exists() else []
+    )
+    if hashlib.sha256(json.dumps(recorded).encode()).hexdigest() != result["graphs_sha256"]:
+        raise XNetsError(f"{run.label} was not trained on the graphs of {path}: run `dvc repro -f sample`.")
+
+
+def say(text: str) -> None:
+    """A line for the person who watches."""
+    print(text, file=sys.stderr, flush=True)
+
+
+STAGES = {f.__name__: f for f in (prepare, cost, sample, train, evaluate, track)}

@@ -8,9 +8,7 @@ def add_sweep(commands: argparse._SubParsersAction) -> None:
     """Add the command to `xnets`."""
     parser = commands.add_parser("sweep", help="the runs of params.yaml: what there is to do")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    plan = actions.add_parser(
-        "plan", help="list the runs that are missing, table by table, with the time they will take"
-    )
+    plan = actions.add_parser("plan", help="runs done and missing, table by table, and the time they will take")
     plan.add_argument("--scale", help="instead of the one in params.yaml")
     plan.add_argument("--runs", action="store_true", help="list every run")
     plan.set_defaults(run=_plan)

@@ -15,8 +15,8 @@ FIELDS = ["model", "num_classes", "counting", "parameters", "weights", "norms", 
 def write_costs(plan: Plan) -> None:
     """One line for each network and counting rule.
 
-    "paper", "authors" and "dense/C" are the full network's on the paper's own data, whatever the scale trains; "as trained"
-    is the network this scale trains, on its images, with the number of its layers.
+    "paper", "authors" and "dense/C" are the full network's on the paper's own data, whatever the scale trains; "as
+    trained" is the network this scale trains, on its images, with the number of its layers.
     """
     from torch import nn
 

@@ -28,8 +28,6 @@ from xnets.graphs import (
     union_of_matchings,
 )
 
-settings.register_profile("no deadline", settings(), deadline=None)  # the machine may be busy with something else
-settings.load_profile("no deadline")
 seeds = st.integers(0, 2**64)
 
 

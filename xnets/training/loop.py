@@ -63,9 +63,11 @@ def train(
         epochs (the list of those records), graphs_sha256 and weights_sha256.
 
     Raises:
-        Diverged: a loss that is not finite. XNetsError: a damaged checkpoint, a full disk.
+        Diverged: a loss that is not finite. XNetsError: a damaged checkpoint, a full disk, fp16 on a CPU.
     """
     protocol = run.protocol
+    if protocol.precision == "fp16" and device.type == "cpu":
+        raise XNetsError("Precision fp16 needs a GPU: on a CPU use bf16 or fp32.")
     batches = Batches(data, protocol.batch_size, protocol.augmentation, device)
     model = build_run(run, device)
     optimizer = torch.optim.SGD(

@@ -1,0 +1,59 @@
+"""`python -m paper_figures tables` and `python -m paper_figures figure N`: the last stages of dvc.yaml."""
+
+import argparse
+import importlib
+import sys
+
+from experiments.settings import read_settings
+from xnets.cli import run_command
+
+FIGURES = {
+    1: "grouped, pruned and expander connectivity",
+    2: "the fast algorithm of an X-Conv layer on a small graph",
+    3: "MobileNet-0.5 on ImageNet: groups against expanders",
+    4: "DenseNet-BC and X-DenseNet-BC on CIFAR-10 and CIFAR-100",
+    5: "ResNet and X-ResNet on ImageNet",
+    6: "wider and deeper X-DenseNet-BCs on CIFAR-100",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; a mistake of the user's is one sentence and exit status 2."""
+    parser = argparse.ArgumentParser(
+        "python -m paper_figures",
+        description="Draw the paper's figures and tables from results/<scale>/, for the scale of params.yaml.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    tables = commands.add_parser("tables", help="Tables 1-5 as .csv, .md and .tex: results/<scale>/tables/")
+    tables.set_defaults(run=_tables)
+    figure = commands.add_parser(
+        "figure",
+        help="one of Figs. 1-6 as .pdf, .png and .csv: results/<scale>/figures/",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(f"  {number}  {about}" for number, about in FIGURES.items()),
+    )
+    figure.add_argument("number", type=int, choices=FIGURES, metavar="N", help="1 to 6, see below")
+    figure.set_defaults(run=_figure)
+    args = parser.parse_args(argv)
+    return run_command(lambda: args.run(args), "paper_figures")
+
+
+def _tables(args: argparse.Namespace) -> None:
+    from paper_figures.table_files import write_tables
+    from paper_figures.tables import build_tables
+
+    settings = read_settings()
+    write_tables(build_tables(settings), settings.results / "tables")
+
+
+def _figure(args: argparse.Namespace) -> None:
+    from paper_figures.drawing import save
+
+    settings = read_settings()
+    module = importlib.import_module(f"paper_figures.figure{args.number}")
+    figure, data = module.draw(settings)
+    save(figure, data, settings.results / "figures" / f"figure{args.number}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -24,11 +24,16 @@ def main(argv: list[str] | None = None) -> int:
         description="Draw the paper's figures and tables from results/<scale>/, for the scale of params.yaml.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    tables = commands.add_parser("tables", help="Tables 1-5 as .csv, .md and .tex: results/<scale>/tables/")
+    tables = commands.add_parser(
+        "tables",
+        help="Tables 1-5 as .csv, .md and .tex: results/<scale>/tables/",
+        description="Write Tables 1-5 as results/<scale>/tables/tableN.csv, .md and .tex, and all of them as all.md.",
+    )
     tables.set_defaults(run=_tables)
     figure = commands.add_parser(
         "figure",
         help="one of Figs. 1-6 as .pdf, .png and .csv: results/<scale>/figures/",
+        description="Draw one figure as results/<scale>/figures/figureN.pdf, .png and .csv (the data it shows).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(f"  {number}  {about}" for number, about in FIGURES.items()),
     )

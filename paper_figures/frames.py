@@ -19,7 +19,9 @@ WORDS = ("row", "model", "dataset", "printed_source", "flops_unit", "log", "note
 # counting rule in cost.csv -> how its columns end
 COUNTINGS = {"paper": "", "authors": "_authors", "dense/C": "_dense_over_C"}
 
-Costs = dict[tuple[str, int, str], tuple[float, float]]  # (model, classes, counting rule): parameters and MACs, both in M
+Costs = dict[
+    tuple[str, int, str], tuple[float, float]
+]  # (model, classes, counting rule): parameters and MACs, both in M
 
 
 def item_frame(item: str, settings: Settings) -> pd.DataFrame:

@@ -47,7 +47,10 @@ def to_latex(table: Table) -> str:
     for _, n in groups:
         rules.append(rf"\cmidrule(lr){{{first}-{first + n - 1}}}")
         first += n
-    below = [*(rf"\textsuperscript{{{mark}}} {_latex(note)}." for note, mark in notes.items()), *map(_latex, table.remarks)]
+    below = [
+        *(rf"\textsuperscript{{{mark}}} {_latex(note)}." for note, mark in notes.items()),
+        *map(_latex, table.remarks),
+    ]
     return "\n".join([
         "% needs \\usepackage{booktabs,graphicx,amssymb}",
         r"\begin{table*}", r"\centering",
@@ -69,7 +72,10 @@ def _body(table: Table) -> str:
     heads = [f"{column.group}: {column.name}" for column in columns]
     bars = [":---" if side == "l" else "---:" for side in _alignment(columns)]
     lines = [f"| {' | '.join(line)} |" for line in (heads, bars, *cells)]
-    below = [*(f"- <sup>{mark}</sup> {note}." for note, mark in notes.items()), *(f"- {remark}" for remark in table.remarks)]
+    below = [
+        *(f"- <sup>{mark}</sup> {note}." for note, mark in notes.items()),
+        *(f"- {remark}" for remark in table.remarks),
+    ]
     parts = [f"## Table {table.number}. {table.caption}", f"**{table.scale_line}**", "\n".join(lines), "\n".join(below)]
     return "\n\n".join(parts) + "\n"
 

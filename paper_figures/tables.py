@@ -25,8 +25,8 @@ class Column:
 class Table:
     """A table and what stands around it.
 
-    data: every number in full, one line a row, for the .csv. columns: what the .md and .tex show of it. scale_line: what
-    our numbers are. notes: one for each row, "" for most. remarks: on whole columns.
+    data: every number in full, one line a row, for the .csv. columns: what the .md and .tex show of it. scale_line:
+    what our numbers are. notes: one for each row, "" for most. remarks: on whole columns.
     """
 
     number: int
@@ -79,9 +79,9 @@ _LOG_REMARK = (
     "paper reports; the last epoch is the last one in the log."
 )
 _COUNT_REMARK = (
-    "counted by us: the full-size network, whatever was trained here, by the paper's rule that all layers but the first "
-    "and the last are sparse. As the authors trained it: with the layers that their logs and code leave dense, and their "
-    "wider MobileNet. MACs of convolutions and linear layers; parameters with batch norms and biases."
+    "counted by us: the full-size network, whatever was trained here, by the paper's rule that all layers but the "
+    "first and the last are sparse. As the authors trained it: with the layers that their logs and code leave dense, "
+    "and their wider MobileNet. MACs of convolutions and linear layers; parameters with batch norms and biases."
 )
 
 
@@ -106,8 +106,8 @@ def scale_line(frame: pd.DataFrame) -> str:
 def _build(number: int, frame: pd.DataFrame) -> Table:
     ours = f"ours ({', '.join([frame['scale'].iloc[0], *sorted(set(frame['trained_on']) - {''})])})"
     printed = _as_printed(number, frame)
-    columns = [Column("the paper prints", name, list(cells)) for name, cells in printed.items()]
-    logged, trained = frame["log_best"].notna().any(), frame["ours_n"].notna().any()
+    columns = [Column("printed", name, list(cells)) for name, cells in printed.items()]
+    logged, trained = bool(frame["log_best"].notna().any()), bool(frame["ours_n"].notna().any())
     if logged:
         columns += [
             Column("authors' log, %", "best epoch", _cells(frame["log_best"], 2)),
@@ -117,7 +117,7 @@ def _build(number: int, frame: pd.DataFrame) -> Table:
         columns.append(Column("counted by us", count.heading, _cells(frame[count.name] * count.factor, count.decimals)))
     if trained:
         columns += [
-            Column(ours, "last epoch, %", [_accuracy(line) for line in frame.to_dict("records")]),
+            Column(ours, "last epoch, % (runs)", [_accuracy(line) for line in frame.to_dict("records")]),
             Column(ours, "best epoch, %", _cells(frame["ours_best_mean"], 2)),
         ]
     remarks = [_FLOPS_REMARK] * (number == 1) + [_LOG_REMARK] * logged + [_COUNT_REMARK]

@@ -19,8 +19,7 @@ HERE = Path(__file__).parent
 def write_project(folder: Path, scale: str) -> None:
     """params.yaml and results/<scale>/ as the pipeline leaves them before the stages `tables` and `figure`.
 
-    cost.csv is a copy of the pipeline's own, kept beside this file. Works in the current directory's stead: the caller
-    is in `folder`, since Settings.results is relative.
+    cost.csv is a copy of the pipeline's own, kept beside this file: the lines of the full-size networks.
     """
     params = (REPOSITORY / "params.yaml").read_text()
     (folder / "params.yaml").write_text(re.sub(r"^scale: \w+", f"scale: {scale}", params, flags=re.MULTILINE))
@@ -51,6 +50,12 @@ def made_up(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
          "test_top1": round(n_test * (level + rng.gauss(0, 0.4)) / 100) * 100 / n_test}
         for e in range(4)
     ]  # fmt: skip
-    trained = {"fingerprint": run.fingerprint, "run": run.to_dict(), "epochs": epochs, "graphs_sha256": "", "weights_sha256": ""}
+    trained = {
+        "fingerprint": run.fingerprint,
+        "run": run.to_dict(),
+        "epochs": epochs,
+        "graphs_sha256": "",
+        "weights_sha256": "",
+    }
     seen = {"fingerprint": run.fingerprint, "loss": 1.0, "top1": epochs[-1]["test_top1"], "top5": 100.0, "n": n_test}
     return trained, seen

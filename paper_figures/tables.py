@@ -79,9 +79,9 @@ _LOG_REMARK = (
     "paper reports; the last epoch is the last one in the log."
 )
 _COUNT_REMARK = (
-    "counted by us: the full-size network, whatever was trained here, by the paper's rule that all layers but the "
-    "first and the last are sparse. As the authors trained it: with the layers that their logs and code leave dense, "
-    "and their wider MobileNet. MACs of convolutions and linear layers; parameters with batch norms and biases."
+    "counted by us: the full-size network that xnets builds by the paper's rule, whatever was trained here. As the "
+    "authors trained it: with the layers that their logs and code leave dense, and with their wider MobileNet. MACs of "
+    "convolutions and linear layers; parameters with batch norms and biases."
 )
 
 

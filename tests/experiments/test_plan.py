@@ -39,7 +39,7 @@ def rows_of(item):
     ],
 )
 def test_every_printed_row_is_there_with_its_values(repository, item, name, columns):
-    lines = [line for line in printed(repository, item) if line[list(columns)[0]]]
+    lines = [line for line in printed(repository, item) if line[next(iter(columns))]]
     rows = rows_of(item)
     assert [row.row for row in rows] == [line[name].strip() for line in lines]
     for row, line in zip(rows, lines, strict=True):

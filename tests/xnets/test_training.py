@@ -18,7 +18,13 @@ from xnets.training.loop import CHECKPOINT, MODEL, Diverged, build_run, evaluate
 
 CPU = torch.device("cpu")
 SHORT = Protocol(
-    epochs=3, batch_size=200, max_lr=0.05, schedule="cifar", augmentation="crop-1", weight_decay=1e-4, nominal_epochs=300
+    epochs=3,
+    batch_size=200,
+    max_lr=0.05,
+    schedule="cifar",
+    augmentation="crop-1",
+    weight_decay=1e-4,
+    nominal_epochs=300,
 )
 
 

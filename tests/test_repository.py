@@ -1,0 +1,105 @@
+"""The repository's own promises: one direction of imports, one set of versions, a README whose commands exist."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ABOVE = {
+    "xnets": {"experiments", "paper_figures", "slurm", "dvc", "mlflow", "submitit", "pandas", "yaml"},
+    "experiments": {"paper_figures", "slurm"},
+    "slurm": {"paper_figures"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", ABOVE)
+def test_imports_run_one_way(repository, package):
+    for path in (repository / package).rglob("*.py"):
+        assert not imports(path) & ABOVE[package], path
+
+
+def locked(repository: Path) -> dict[str, list[Requirement]]:
+    found: dict[str, list[Requirement]] = {}
+    for line in (repository / "requirements.lock").read_text().splitlines():
+        if line and not line.startswith((" ", "#")):
+            requirement = Requirement(line)
+            found.setdefault(requirement.name.lower(), []).append(requirement)
+    return found
+
+
+def declared(repository: Path) -> list[Requirement]:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    requirements = [Requirement(text) for texts in lists for text in texts]
+    return [requirement for requirement in requirements if requirement.name != "xnets"]
+
+
+def test_lock_file_pins_everything_declared(repository):
+    lock = locked(repository)
+    assert all(
+        len(pin.specifier) == 1 and str(pin.specifier).startswith("==") for pins in lock.values() for pin in pins
+    )
+    for requirement in declared(repository):
+        pins = lock.get(requirement.name.lower())
+        assert pins, f"{requirement.name} is not in requirements.lock: make lock"
+        for pin in pins:
+            version = str(pin.specifier).removeprefix("==")
+            assert requirement.specifier.contains(version), f"{pin} against {requirement}"
+
+
+def test_environment_yml_installs_the_lock_file(repository):
+    environment = yaml.safe_load((repository / "environment.yml").read_text())
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pip == ["-r requirements.lock", "-e ."]
+    (python,) = [entry for entry in environment["dependencies"] if str(entry).startswith("python=")]
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    assert Requirement(f"python{project['requires-python']}").specifier.contains(python.split("=")[1])
+
+
+def test_what_runs_here_is_what_is_locked(repository):
+    """The tests speak for the pinned versions only if those are what is installed."""
+    from importlib.metadata import version
+
+    for name in ("torch", "torchvision", "dvc", "mlflow", "numpy"):
+        pins = [pin for pin in locked(repository)[name] if pin.marker is None or pin.marker.evaluate()]
+        assert Version(version(name)).public in {str(pin.specifier).removeprefix("==") for pin in pins}
+
+
+def test_make_targets_in_the_readme_exist(repository):
+    targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), flags=re.M))
+    named = set(re.findall(r"`?make ([a-z-]+)`?", (repository / "README.md").read_text()))
+    assert {"repro", "test"} <= named
+    assert named <= targets
+
+
+def test_pictures_and_links_in_the_readme_exist(repository):
+    text = (repository / "README.md").read_text()
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (repository / target).exists(), target
+
+
+def test_ci_runs_the_readmes_test_command(repository):
+    lines = [line for line in (repository / ".ci" / "run").read_text().splitlines() if not line.startswith("#")]
+    assert lines == ["set -eu", 'cd "$(dirname "$0")/.."', "make test"]
+
+
+def test_nothing_needs_what_a_user_does_not_have(repository):
+    for folder in ("xnets", "experiments", "paper_figures", "tests", "slurm"):
+        for path in (repository / folder).rglob("*.py"):
+            if path != Path(__file__):
+                assert "../shared" not in path.read_text(), path

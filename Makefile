@@ -3,11 +3,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The packages of the lock file; a machine that has its own torch, or wants a CPU-only one, sets up .venv itself (README).
 INSTALLED := $(VENV)/.installed
+# make TORCH=cpu ...: torch without CUDA, and without the packages that only CUDA needs (several GB).
+TORCH ?= default
+CPU_INDEX := https://download.pytorch.org/whl/cpu
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup repro test test-fast lint lock bench-demo snapshot clean
+.PHONY: setup repro test test-fast lint lock bench-demo snapshot
 
 setup: $(INSTALLED)
 
@@ -15,13 +17,19 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 		{ echo "X-Nets needs Python 3.11 or newer; say which: make PYTHON=python3.11 repro"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifeq ($(TORCH),cpu)
+	grep -vE '^(nvidia-|cuda-|triton)' requirements.lock > $(VENV)/requirements-cpu.lock
+	$(BIN)/python -m pip install --quiet --index-url $(CPU_INDEX) $$(grep -E '^torch(vision)?==' requirements.lock)
+	$(BIN)/python -m pip install --quiet --no-deps --requirement $(VENV)/requirements-cpu.lock
+else
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+endif
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 repro: setup
 	$(BIN)/dvc repro
-	@echo "Tables and figures are in $$($(BIN)/python -m experiments where)"
+	@echo "Tables: results/<scale>/tables/all.md    Figures: results/<scale>/figures/    Runs: $(BIN)/mlflow ui"
 
 test: setup
 	$(BIN)/ruff check .
@@ -35,3 +43,12 @@ test-fast: setup
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras pyproject.toml -o requirements.lock
+
+# Time the demo from a fresh clone of the last commit: writes benchmarks/demo.json.
+bench-demo: setup
+	$(BIN)/python benchmarks/demo.py
+
+# Copy the demo's tables and figures to docs/demo, where the README shows them.
+snapshot: setup
+	mkdir -p docs/demo
+	cp results/demo/tables/all.md results/demo/figures/*.png docs/demo/

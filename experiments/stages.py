@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from experiments.estimate import Estimate
@@ -11,7 +12,7 @@ from experiments.plan import Plan
 from experiments.progress import Progress
 from experiments.results import write_folder
 from experiments.store import Store, read_json
-from xnets.data import open_data
+from xnets.data import PackedData, open_data
 from xnets.errors import XNetsError
 from xnets.files import write_json
 from xnets.training import Run
@@ -21,20 +22,25 @@ EXECUTORS = {"local": run_locally}
 
 def prepare(plan: Plan) -> None:
     """Pack the data sets the plan needs, and note what they are in data.json."""
-    from xnets.data import prepare as prepare_data
-
     settings, note = plan.settings, {}
     for name in plan.datasets:
-        folder = settings.data_folder / name
-        try:
-            data = open_data(folder)
-            for split in data.manifest["splits"]:
-                data.split(split)  # checks the files
-        except XNetsError:
-            say(f"preparing {name}")
-            data = prepare_data(name, folder, settings.sources.get(name), say)
+        data = ready_data(name, settings.data_folder, settings.sources.get(name))
         note[name] = {"digest": data.digest, **data.manifest}
     write_json(settings.results / "data.json", note)
+
+
+def ready_data(name: str, data_folder: Path, source: str | None) -> PackedData:
+    """The data set as it is prepared, or prepared now if it is missing or damaged."""
+    from xnets.data import prepare as prepare_data
+
+    try:
+        data = open_data(data_folder / name)
+        for split in data.manifest["splits"]:
+            data.split(split)  # checks the files
+        return data
+    except XNetsError:
+        say(f"preparing {name}")
+        return prepare_data(name, data_folder / name, source, say)
 
 
 def cost(plan: Plan) -> None:

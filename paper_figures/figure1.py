@@ -15,9 +15,12 @@ MARKED = 4  # the output whose inputs are shown
 SEED = 55  # of the networks drawn, layer l from 100 * SEED + l: a typical draw, close to the means below
 DRAWS = 200  # networks that the averages are over: seeds 1 to 200
 
+CUT_OFF = COLOURS["red"]  # channels without an edge on one side
+
 Network = list[BipartiteGraph]
 
 
+@styled
 def draw(settings: Settings | None = None) -> tuple[Figure, pd.DataFrame]:
     """The figure, and the edges it shows. It needs no results; `settings` is there to be called as the others are.
 
@@ -25,7 +28,25 @@ def draw(settings: Settings | None = None) -> tuple[Figure, pd.DataFrame]:
     output), pairs_connected (share of all pairs of a network input and a network output that a path joins, in %), and
     mean_pairs_connected over 200 networks.
     """
-    return _draw()
+    drawn = networks(SEED)
+    means = {name: float(np.mean([connected(networks(s)[name]) for s in range(1, DRAWS + 1)])) for name in drawn}
+    figure = new_figure(3.1)
+    lines = []
+    for axes, (name, network) in zip(figure.subplots(1, 3), drawn.items(), strict=True):
+        _panel(axes, name, network, means[name])
+        rows = seen_channels(network, MARKED)
+        for layer, graph in enumerate(network):
+            for i, o in zip(graph.indices.tolist(), graph.outputs.tolist(), strict=True):
+                lines.append((name, layer, i, o, bool(rows[layer + 1][o]), connected(network), means[name]))
+    figure.supxlabel(
+        f"Each layer: {CHANNELS} channels, {CHANNELS * DEGREE} edges.  Coloured: all that reaches the circled output.  "
+        "$\\otimes$: a channel left without edges on one side.\n"
+        "Pruned: of random normal weights, the largest are kept.  "
+        f"Seeds of the layers: {100 * SEED} to {100 * SEED + LAYERS - 1}.",
+        fontsize=8.5,
+    )
+    names = ["network", "layer", "input", "output", "seen", "pairs_connected", "mean_pairs_connected"]
+    return figure, pd.DataFrame(lines, columns=names)
 
 
 def networks(seed: int) -> dict[str, Network]:
@@ -72,49 +93,22 @@ _LOOKS = {
 }
 
 
-@styled
-def _draw() -> tuple[Figure, pd.DataFrame]:
-    drawn = networks(SEED)
-    means = {name: float(np.mean([connected(networks(s)[name]) for s in range(1, DRAWS + 1)])) for name in drawn}
-    figure = new_figure(3.1)
-    lines = []
-    for axes, (name, network) in zip(figure.subplots(1, 3), drawn.items(), strict=True):
-        _panel(axes, name, network, means[name])
-        rows = seen_channels(network, MARKED)
-        for layer, graph in enumerate(network):
-            for i, o in zip(graph.indices.tolist(), graph.outputs.tolist(), strict=True):
-                lines.append((name, layer, i, o, bool(rows[layer + 1][o]), connected(network), means[name]))
-    figure.supxlabel(
-        f"Each layer: {CHANNELS} channels, {CHANNELS * DEGREE} edges.  Coloured: all that reaches the circled output.  "
-        "$\\otimes$: a channel left without edges on one side.\n"
-        "Pruned: of random normal weights, the largest are kept.  "
-        f"Seeds of the layers: {100 * SEED} to {100 * SEED + LAYERS - 1}.",
-        fontsize=8.5,
-    )
-    names = ["network", "layer", "input", "output", "seen", "pairs_connected", "mean_pairs_connected"]
-    return figure, pd.DataFrame(lines, columns=names)
-
-
 def _panel(axes: Axes, name: str, network: Network, mean: float) -> None:
     title, colour = _LOOKS[name]
     rows = seen_channels(network, MARKED)
     for layer, graph in enumerate(network):
         ends = np.stack([graph.indices, graph.outputs], axis=1)
         on = rows[layer + 1][graph.outputs]
-        for chosen, look in ((~on, {"colors": FAINT, "lw": 0.6}), (on, {"colors": colour, "lw": 1.2})):
+        for chosen, ink, width, above in ((~on, FAINT, 0.6, 1), (on, colour, 1.2, 2)):
             segments = [((i, layer + 0.06), (o, layer + 0.94)) for i, o in ends[chosen]]
-            axes.add_collection(LineCollection(segments, capstyle="round", zorder=1 + chosen[on].any(), **look))
+            axes.add_collection(LineCollection(segments, colors=ink, lw=width, capstyle="round", zorder=above))
     for level, on in enumerate(rows):
         lonely = _lonely(network, level)
-        for chosen, face, edge in (
-            (~on & ~lonely, "white", "#999999"),
-            (on, colour, colour),
-            (lonely, "white", COLOURS["red"]),
-        ):
+        kinds = ((~on & ~lonely, "white", "#999999"), (on, colour, colour), (lonely, "white", CUT_OFF))
+        for chosen, face, edge in kinds:
             axes.scatter(np.flatnonzero(chosen), np.full(chosen.sum(), level), s=22, c=face, ec=edge, lw=0.8, zorder=4)
-        axes.scatter(
-            np.flatnonzero(lonely), np.full(lonely.sum(), level), s=9, c=COLOURS["red"], marker="x", lw=0.8, zorder=5
-        )
+        crosses = np.flatnonzero(lonely)
+        axes.scatter(crosses, np.full(len(crosses), level), s=9, c=CUT_OFF, marker="x", lw=0.8, zorder=5)
     axes.scatter([MARKED], [LAYERS], s=60, fc="none", ec=INK, lw=0.9, zorder=5)
     axes.set(xlim=(-0.7, CHANNELS - 0.3), ylim=(-0.35, LAYERS + 0.35), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

@@ -15,41 +15,13 @@ SHOWN = (0, 1, 2)  # outputs
 _COLOURS = (EXPANDER, GROUPED, COLOURS["green"])
 
 
+@styled
 def draw(settings: Settings | None = None) -> tuple[Figure, pd.DataFrame]:
     """The figure, and the layer it shows. It needs no results; `settings` is there to be called as the others are.
 
     Data, one line for each slice of a compressed kernel that is drawn: output v, slot i, input N(v, i), and the slice's
     weights k00 .. k22. Channels and slots count from 0.
     """
-    return _draw()
-
-
-def layer() -> tuple[BipartiteGraph, np.ndarray, np.ndarray]:
-    """The graph, images (inputs, SIDE, SIDE) and compressed kernels (outputs, D, c, c) that are drawn."""
-    graph = random_expander(CHANNELS, CHANNELS, DEGREE, SEED)
-    rng = np.random.default_rng(SEED)
-    return graph, _images(rng), rng.standard_normal((CHANNELS, DEGREE, TAPS, TAPS))
-
-
-def convolve(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """One output channel: images (D, SIDE, SIDE) with kernel (D, c, c), zeros around, as convolution layers do it."""
-    edge = TAPS // 2
-    padded = np.pad(images, ((0, 0), (edge, edge), (edge, edge)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (TAPS, TAPS), axis=(1, 2))
-    return np.einsum("dxyij,dij->xy", windows, kernel)
-
-
-def _images(rng: np.random.Generator) -> np.ndarray:
-    """Smooth random patterns, each with a direction and a frequency of its own."""
-    y, x = np.mgrid[:SIDE, :SIDE] / SIDE
-    angles = np.pi * np.arange(CHANNELS) / CHANNELS
-    waves = np.stack([np.cos(angles), np.sin(angles)], axis=1) * rng.uniform(6, 16, (CHANNELS, 1))
-    phases = rng.uniform(0, 2 * np.pi, CHANNELS)
-    return np.stack([np.sin(a * x + b * y + phase) for (a, b), phase in zip(waves, phases, strict=True)])
-
-
-@styled
-def _draw() -> tuple[Figure, pd.DataFrame]:
     graph, images, kernels = layer()
     figure = new_figure(3.9)
     axes = figure.subplots()
@@ -87,13 +59,38 @@ def _draw() -> tuple[Figure, pd.DataFrame]:
         axes.text(x, -0.35, text, ha="center", va="bottom", fontsize=9, color=INK)
     stored, dense = graph.n_edges, CHANNELS * CHANNELS
     axes.text(
-        9.8, 11.75, f"$O_v = K_v * \\mathrm{{Mask}}_{{N(v,1),\\ldots,N(v,D)}}(I)$ for every output $v$; outputs 3 to "
-        f"{CHANNELS - 1} likewise.  Stored and computed: {CHANNELS} × {DEGREE} = {stored} of {dense} slices.\n"
+        9.8, 11.75, "$O_v = K_v * \\mathrm{Mask}_{N(v,1),\\ldots,N(v,D)}(I)$ for every output $v$; "
+        f"outputs {SHOWN[-1] + 1} to {CHANNELS - 1} likewise.  "
+        f"Stored and computed: {CHANNELS} × {DEGREE} = {stored} of {dense} slices.\n"
         f"The graph is random_expander({CHANNELS}, {CHANNELS}, {DEGREE}, seed={SEED}), without replacement; "
         "channels count from 0.",
         ha="center", va="center", fontsize=8.5,
     )  # fmt: skip
     return figure, pd.DataFrame(lines)
+
+
+def layer() -> tuple[BipartiteGraph, np.ndarray, np.ndarray]:
+    """The graph, images (inputs, SIDE, SIDE) and compressed kernels (outputs, D, c, c) that are drawn."""
+    graph = random_expander(CHANNELS, CHANNELS, DEGREE, SEED)
+    rng = np.random.default_rng(SEED)
+    return graph, _images(rng), rng.standard_normal((CHANNELS, DEGREE, TAPS, TAPS))
+
+
+def convolve(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """One output channel: images (D, SIDE, SIDE) with kernel (D, c, c), zeros around, as convolution layers do it."""
+    edge = TAPS // 2
+    padded = np.pad(images, ((0, 0), (edge, edge), (edge, edge)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (TAPS, TAPS), axis=(1, 2))
+    return np.einsum("dxyij,dij->xy", windows, kernel)
+
+
+def _images(rng: np.random.Generator) -> np.ndarray:
+    """Smooth random patterns, each with a direction and a frequency of its own."""
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE
+    angles = np.pi * np.arange(CHANNELS) / CHANNELS
+    waves = np.stack([np.cos(angles), np.sin(angles)], axis=1) * rng.uniform(6, 16, (CHANNELS, 1))
+    phases = rng.uniform(0, 2 * np.pi, CHANNELS)
+    return np.stack([np.sin(a * x + b * y + phase) for (a, b), phase in zip(waves, phases, strict=True)])
 
 
 def _map(

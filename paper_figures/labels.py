@@ -71,10 +71,9 @@ def _box(x: float, y: float, dx: float, dy: float, wide: float, high: float) -> 
 def _cost(box: tuple, boxes: list[tuple], obstacles: np.ndarray, frame: np.ndarray) -> float:
     """What a label here would cover: other labels and points count most, then borders, then lines."""
     left, low, right, high = box
-    area = sum(
-        max(0.0, min(right, r) - max(left, l)) * max(0.0, min(high, h) - max(low, b))
-        for l, b, r, h in boxes  # noqa: E741
-    )
+    x0, y0, x1, y1 = np.transpose(boxes)
+    wide, tall = np.minimum(right, x1) - np.maximum(left, x0), np.minimum(high, y1) - np.maximum(low, y0)
+    area = float((wide.clip(0) * tall.clip(0)).sum())
     outside = max(0, frame[0] - left) + max(0, right - frame[2]) + max(0, frame[1] - low) + max(0, high - frame[3])
     x, y = obstacles.T
     crossed = ((x > left) & (x < right) & (y > low) & (y < high)).sum()

@@ -106,7 +106,7 @@ def _alignment(columns: list[Column]) -> str:
 def _heading(column: Column) -> str:
     """A LaTeX heading, broken at its commas."""
     broken = _latex(column.name).replace(", ", r" \\ ")
-    return rf"\shortstack{{{broken}}}"
+    return rf"\shortstack{{\rule{{0pt}}{{2.4ex}}{broken}}}"
 
 
 _LATEX = {

@@ -49,11 +49,11 @@ class _Count:
 
 
 _PARAMS = _Count("params_M", "params, M", 1, 2)
-_PARAMS_AUTHORS = _Count("params_M_authors", "params, M, as the authors trained it", 1, 2)
+_PARAMS_AUTHORS = _Count("params_M_authors", "params, M, authors' network", 1, 2)
 _MACS = _Count("macs_M", "MACs, M", 1, 1)
-_MACS_AUTHORS = _Count("macs_M_authors", "MACs, M, as the authors trained it", 1, 1)
+_MACS_AUTHORS = _Count("macs_M_authors", "MACs, M, authors' network", 1, 1)
 _FLOPS = _Count("macs_M", "FLOPs, 100M", 0.02, 1)
-_FLOPS_AUTHORS = _Count("macs_M_authors", "FLOPs, 100M, as the authors trained it", 0.02, 1)
+_FLOPS_AUTHORS = _Count("macs_M_authors", "FLOPs, 100M, authors' network", 0.02, 1)
 _FLOPS_OVER_C = _Count("macs_M_dense_over_C", "FLOPs, 100M, dense / C", 0.02, 1)
 
 CAPTIONS = {
@@ -79,9 +79,9 @@ _LOG_REMARK = (
     "paper reports; the last epoch is the last one in the log."
 )
 _COUNT_REMARK = (
-    "counted by us: the full-size network that xnets builds by the paper's rule, whatever was trained here. As the "
-    "authors trained it: with the layers that their logs and code leave dense, and with their wider MobileNet. MACs of "
-    "convolutions and linear layers; parameters with batch norms and biases."
+    "counted by us: the full-size network that xnets builds by the paper's rule, whatever was trained here. Authors' "
+    "network: with the layers that their logs and code leave dense, and their wider MobileNet. MACs of convolutions "
+    "and linear layers; parameters with batch norms and biases."
 )
 
 

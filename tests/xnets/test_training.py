@@ -208,7 +208,7 @@ def test_a_damaged_checkpoint_is_refused_and_kept(run, digits, tmp_path, damage)
     content = path.read_bytes()
     damaged = {"truncated": content[: len(content) // 2], "changed": b"no zip" + content[6:], "empty": b""}[damage]
     path.write_bytes(damaged)
-    with pytest.raises(XNetsError, match="checkpoint.pt is damaged") as error:
+    with pytest.raises(XNetsError, match=r"checkpoint\.pt is damaged") as error:
         train(run, digits, tmp_path, CPU)
     assert "\n" not in str(error.value)
     assert path.read_bytes() == damaged

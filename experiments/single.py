@@ -1,0 +1,64 @@
+"""`xnets train`: one network on one data set, outside any table."""
+
+import argparse
+
+from tqdm import tqdm
+
+from experiments.execute import execute
+from experiments.plan import read_protocols
+from experiments.stages import ready_data, say
+from experiments.store import Store
+from xnets.errors import XNetsError
+from xnets.models import ModelName, ModelSpec
+from xnets.training import Protocol, Run
+
+
+def train_one(args: argparse.Namespace) -> None:
+    """Train, evaluate and report; started again, it goes on from its checkpoint or says what it found before."""
+    import torch
+
+    if args.device != "cpu" and torch.cuda.is_available():
+        device = torch.device("cuda")
+    elif args.device == "cuda":
+        raise XNetsError("torch finds no GPU: leave --device out, or say --device cpu.")
+    else:
+        device = torch.device("cpu")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    ModelSpec(args.model, 10, args.rule)  # a mistyped name is told before data are prepared
+    data = ready_data(args.data, args.data_folder, args.source)
+    spec = ModelSpec(
+        args.model, data.num_classes, args.rule, args.graph, args.init, args.narrow, args.drop_strides
+    )  # fmt: skip
+    run = Run(spec, args.data, data.digest, _protocol(args, spec.parsed), args.graph_seed, args.train_seed)
+    store = Store(args.store)
+    say(f"{run.label}: {run.protocol}\n  {device}, {torch.get_num_threads()} threads, into {store.folder(run)}")
+    with store.lock(), tqdm(total=run.protocol.epochs, unit="epoch") as bar:
+
+        def on_epoch(record: dict) -> None:
+            bar.update()
+            bar.write(
+                f"epoch {record['epoch']:3}  lr {record['lr']:.4g}  train loss {record['train_loss']:.3f} "
+                f"top-1 {record['train_top1']:.2f} %  test top-1 {record['test_top1']:.2f} %"
+            )
+
+        execute("train", run, store, args.data_folder, device, 60 * args.checkpoint_minutes, on_epoch)
+        execute("evaluate", run, store, args.data_folder, device, 0)
+    result, seen = store.result(run), store.evaluation(run)
+    best = max(record["test_top1"] for record in result["epochs"])
+    print(
+        f"{run.label}: final top-1 {seen['top1']:.2f} % of {seen['n']} test images after {run.protocol.epochs} epochs "
+        f"(best epoch {best:.2f} %), {result['provenance']['seconds']:.0f} s; {store.folder(run)}/result.json"
+    )
+
+
+def _protocol(args: argparse.Namespace, name: ModelName) -> Protocol:
+    protocols = read_protocols()
+    family = {"vgg": "cifar-vgg", "mobilenet": "imagenet-mobilenet", "alexnet": "imagenet-alexnet"}.get(name.family)
+    usual = family or ("cifar-densenet" if name.image_size == 32 else "imagenet-resnet")
+    chosen = args.protocol or usual
+    if chosen not in protocols:
+        raise XNetsError(f"Unknown protocol {chosen!r}; there are {', '.join(protocols)}.")
+    said = {"epochs": args.epochs, "batch_size": args.batch_size, "max_lr": args.max_lr}
+    said |= {"augmentation": args.augmentation, "precision": args.precision}
+    return Protocol(**{**protocols[chosen], **{key: value for key, value in said.items() if value is not None}})

@@ -34,9 +34,9 @@ def item_frame(item: str, settings: Settings) -> pd.DataFrame:
         log, log_best, log_final: the authors' log and its best and last test epoch.
         scale, trained_on: params.yaml's scale and the data set it really uses; trained_on is empty where it trains
             nothing for this row, and so is all of ours_*.
-        ours_*: of the final epoch over n runs: mean, sd, 95 % Student-t interval low to high, min, max; best_mean is
-            the mean of the best test epochs, which is what the authors report; n_test test images, and test_se, the
-            binomial standard error in points of an accuracy seen on so many.
+        ours_*: of the final epoch over n runs: mean, sd, 95 % Student-t interval low to high (cut at 0 and 100), min,
+            max; best_mean is the mean of the best test epochs, which is what the authors report; n_test test images,
+            and test_se, the binomial standard error in points of an accuracy seen on so many.
         params_M, macs_M: of the full network on the paper's own data, whatever the scale trains, under the paper's
             rule; *_authors: of the network that the authors trained; *_dense_over_C: the dense network's, divided by C.
 
@@ -75,6 +75,8 @@ def _ours(runs: list[RunResult]) -> dict[str, Any]:
     summary, n_test = summarise([run.top1 for run in runs]), runs[0].n_test
     best = summarise([run.best_top1 for run in runs]).mean
     said = {**asdict(summary), "best_mean": best, "n_test": n_test, "test_se": binomial_se(summary.mean, n_test)}
+    if summary.n > 1:  # with two runs it easily reaches beyond what an accuracy can be
+        said |= {"low": max(0.0, summary.low), "high": min(100.0, summary.high)}
     return {f"ours_{name}": said[name] for name in OURS}
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 COLUMNS = [
     "panel", "dataset", "trained_on", "row", "model", "series", "label", "x", "x_unit", "x_counting", "x_printed",
-    "top1", "error", "low", "high", "n", "source", "note",
+    "top1", "error", "low", "high", "min", "max", "n", "source", "note",
 ]  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def points(frame: pd.DataFrame, cost: Cost, look: Callable[[str], Look], label: 
     panel: "authors" or "ours". dataset: the paper's; trained_on: the one really used. x: our count, in x_unit, of the
     network that the authors trained (x_counting "authors"), or of the full-size network by the paper's rule ("paper"),
     also where a smaller one was trained. x_printed: the cost that the paper prints. top1, error: in %; ours are means
-    over n runs with the 95 % Student-t interval low to high of top1.
+    over n runs, of which min and max are the lowest and the highest top1; low to high is its 95 % Student-t interval.
     """
     lines: list[dict[str, Any]] = []
     for row in frame.to_dict("records"):
@@ -55,7 +55,8 @@ def points(frame: pd.DataFrame, cost: Cost, look: Callable[[str], Look], label: 
             lines.append(about | {
                 "panel": "ours", "trained_on": row["trained_on"], "x_counting": "paper",
                 "x": row[cost.count] * cost.factor, "top1": row["ours_mean"], "low": row["ours_low"],
-                "high": row["ours_high"], "n": row["ours_n"], "source": f"results/{row['scale']}/evaluations",
+                "high": row["ours_high"], "min": row["ours_min"], "max": row["ours_max"], "n": row["ours_n"],
+                "source": f"results/{row['scale']}/evaluations",
             })  # fmt: skip
     found = pd.DataFrame(lines, columns=COLUMNS)
     found["error"] = 100 - found["top1"]

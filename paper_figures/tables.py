@@ -151,8 +151,8 @@ def _accuracy(line: dict) -> str:
 def _ours_remark(frame: pd.DataFrame) -> str:
     images, error = frame["ours_n_test"].max(), frame["ours_test_se"].max()
     return (
-        "ours: mean ± standard deviation [95 % Student-t interval of the mean] (number of runs) of the accuracy after "
-        "the last epoch; a single run has neither deviation nor interval. The best epoch, mean over the same runs, is "
-        f"picked on the test set and so flatters. The test set has {images} images, which alone makes an accuracy "
-        f"uncertain by up to {error:.2f} points (binomial standard error)."
+        "ours: mean ± standard deviation [95 % Student-t interval of the mean, cut at 0 and 100] (number of runs) of "
+        "the accuracy after the last epoch; a single run has neither deviation nor interval. The best epoch, mean over "
+        f"the same runs, is picked on the test set and so flatters. The test set has {images} images, which alone makes "
+        f"an accuracy uncertain by up to {error:.2f} points (binomial standard error)."
     )

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,7 +37,7 @@ class TradeOff:
     authors: str
     look: Callable[[str], Look]
     label: Callable[[str], str]
-    height: float = 3.1
+    height: float = 3.3
 
 
 @styled
@@ -96,6 +97,9 @@ def _our_panel(axes: Axes, some: pd.DataFrame, kind: TradeOff, frame: pd.DataFra
     fewest, most = int(some["n"].min()), int(some["n"].max())
     runs = f"n = {fewest} run{'s' * (fewest > 1)}" if fewest == most else f"n = {fewest} to {most} runs"
     bars = "no interval" if most == 1 else "bars: 95 % t interval" + " where n > 1" * (fewest == 1)
+    if _too_wide(some):
+        widest = (some["high"] - some["low"]).max()
+        bars = f"bars: lowest to highest run,\nas the 95 % t intervals are up to {widest:.0f} points wide"
     noise = (
         f"standard error of {frame['ours_n_test'].max()} test images: up to {frame['ours_test_se'].max():.1f} points"
     )
@@ -110,15 +114,20 @@ def _draw_lines(axes: Axes, some: pd.DataFrame, kind: TradeOff) -> None:
     for _, members in some.groupby("series", sort=False):
         line, look = members.sort_values("x"), kind.look(members["model"].iloc[0])
         axes.plot(line["x"], line[kind.shown], color=look.colour, marker=look.marker, ls=look.line, zorder=3)
-        for x, ends in _bars(line, kind):
+        for x, ends in _bars(line, kind, ("min", "max") if _too_wide(some) else ("low", "high")):
             axes.plot([x, x], ends, "_-", color=look.colour, lw=0.8, zorder=2)
 
 
-def _bars(some: pd.DataFrame, kind: TradeOff) -> list[tuple[float, tuple[float, float]]]:
-    """x and the two ends of each interval, where there is one."""
-    known = some[some["low"].notna()]
-    ends = zip(known["x"], known["low"], known["high"], strict=True)
-    return [(x, (100 - high, 100 - low) if kind.shown == "error" else (low, high)) for x, low, high in ends]
+def _too_wide(some: pd.DataFrame) -> bool:
+    """Whether drawing the intervals would flatten everything else, as with two runs that differ much."""
+    return bool((some["high"] - some["low"]).max() > 2 * np.ptp(some["top1"]))
+
+
+def _bars(some: pd.DataFrame, kind: TradeOff, ends: tuple[str, str]) -> list[tuple[float, tuple[float, float]]]:
+    """x and the two ends, as they are drawn, of each point of several runs; ends: their columns."""
+    several = some[some["n"] > 1]
+    found = zip(several["x"], several[ends[0]], several[ends[1]], strict=True)
+    return [(x, (100 - high, 100 - low) if kind.shown == "error" else (low, high)) for x, low, high in found]
 
 
 def _set_axes(axes: Axes, kind: TradeOff, x_name: str, y_name: str) -> None:
@@ -129,7 +138,7 @@ def _set_axes(axes: Axes, kind: TradeOff, x_name: str, y_name: str) -> None:
     axes.tick_params(labelbottom=True)
     axes.margins(0.1, 0.12)
     low, high = axes.get_ylim()
-    axes.set_ylim(max(low, -1), min(high, 101))  # a wide interval may leave what can be
+    axes.set_ylim(max(low, -2), min(high, 102))
 
 
 def _legend(figure: Figure, kind: TradeOff, found: pd.DataFrame) -> None:

@@ -1,6 +1,7 @@
 """Figs. 3-6: every point against an independent computation, and what stands on their faces."""
 
 import importlib
+import json
 import subprocess
 import sys
 import warnings
@@ -78,12 +79,13 @@ def test_our_points_are_the_runs_at_the_full_networks_cost(demo, number):
         assert point["n"] == len(last)
         assert point["top1"] == pytest.approx(np.mean(last))
         assert point["error"] == pytest.approx(100 - np.mean(last))
+        assert (point["min"], point["max"]) == (min(last), max(last))
         assert point["x"] == pytest.approx(UNITS[number](*counts(point["model"], point["dataset"], "paper")))
         assert (point["x_counting"], point["trained_on"]) == ("paper", "digits")
         if len(last) > 1:
             half = stats.t.ppf(0.975, len(last) - 1) * stats.sem(last)
-            assert (point["high"] - point["low"]) / 2 == pytest.approx(half, abs=1e-9)
-            assert (point["high"] + point["low"]) / 2 == pytest.approx(np.mean(last))
+            assert point["low"] == pytest.approx(max(0, np.mean(last) - half))
+            assert point["high"] == pytest.approx(min(100, np.mean(last) + half))
         else:
             assert np.isnan([point["low"], point["high"]]).all()
 
@@ -99,7 +101,7 @@ def test_what_is_drawn_is_what_the_data_say(demo, number):
         drawn = np.concatenate([line.get_xydata() for line in lines])
         assert sorted(map(tuple, drawn)) == sorted(zip(some["x"], some[shown], strict=True))
         bars = [line.get_ydata() for line in axes.lines if line.get_marker() == "_"]
-        known = some[some["low"].notna()]
+        known = some[some["n"] > 1]
         ends = known[["low", "high"]].to_numpy() if shown == "top1" else 100 - known[["high", "low"]].to_numpy()
         assert np.sort(bars, axis=None) == pytest.approx(np.sort(ends, axis=None))
         written = sorted(text.get_text() for text in axes.texts)
@@ -117,6 +119,21 @@ def test_the_scale_stands_on_the_face_of_our_panels(demo, number):
         assert "full-size network" in axes.get_xlabel()
         assert "n = " in axes.get_xlabel()
         assert "500 test images" in axes.get_xlabel()
+
+
+def test_intervals_too_wide_to_draw_give_way_to_the_range_of_the_runs(own):
+    low, high = (own.results / "evaluations" / f"X-MobileNet-0.5-4--digits--g{i}-t{i}.json" for i in (0, 1))
+    for path, top1 in ((low, 20.0), (high, 90.0)):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"top1": top1}))
+    figure, points = importlib.import_module("paper_figures.figure3").draw(own)
+    point = points[(points["row"] == "X-4") & (points["panel"] == "ours")].iloc[0]
+    assert (point["low"], point["high"]) == (0, 100)  # the interval reaches far beyond, and is cut
+    bars = [sorted(line.get_ydata()) for line in figure.axes[1].lines if line.get_marker() == "_"]
+    assert [10, 80] in bars
+    assert len(bars) == 9
+    assert (
+        "bars: lowest to highest run,\nas the 95 % t intervals are up to 100 points wide" in figure.axes[1].get_xlabel()
+    )
 
 
 def test_data_sets_that_share_runs_say_so(demo):

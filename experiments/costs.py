@@ -5,6 +5,7 @@ import io
 from dataclasses import asdict
 
 from experiments.plan import Plan
+from experiments.rows import read_rows
 from xnets.data import open_data
 from xnets.errors import XNetsError
 from xnets.files import write_atomically
@@ -13,7 +14,7 @@ FIELDS = ["model", "num_classes", "counting", "parameters", "weights", "norms", 
 
 
 def write_costs(plan: Plan) -> None:
-    """One line for each network and counting rule.
+    """One line for each network of the paper and counting rule.
 
     "paper", "authors" and "dense/C" are the full network's on the paper's own data, whatever the scale trains; "as
     trained" is the network this scale trains, on its images, with the number of its layers.
@@ -25,7 +26,7 @@ def write_costs(plan: Plan) -> None:
 
     classes = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
     rows = []
-    full = sorted({(row.model, classes[row.dataset]) for cell in plan.cells for row in cell.rows})
+    full = sorted({(row.model, classes[row.dataset]) for row in read_rows() if row.model})
     for model, num_classes in full:
         for counting in COUNTING_RULES:
             try:

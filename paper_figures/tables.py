@@ -153,6 +153,6 @@ def _ours_remark(frame: pd.DataFrame) -> str:
     return (
         "ours: mean ± standard deviation [95 % Student-t interval of the mean, cut at 0 and 100] (number of runs) of "
         "the accuracy after the last epoch; a single run has neither deviation nor interval. The best epoch, mean over "
-        f"the same runs, is picked on the test set and so flatters. The test set has {images} images, which alone makes "
-        f"an accuracy uncertain by up to {error:.2f} points (binomial standard error)."
+        f"the same runs, is picked on the test set and so flatters. The test set has {images} images, which alone "
+        f"makes an accuracy uncertain by up to {error:.2f} points (binomial standard error)."
     )

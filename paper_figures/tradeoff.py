@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FixedLocator, NullFormatter
 
 from experiments.plan import read_scales
 from experiments.settings import Settings
@@ -56,9 +56,10 @@ def draw_tradeoff(kind: TradeOff, settings: Settings) -> tuple[Figure, pd.DataFr
         _our_panel(right, ours, kind, frame[frame["dataset"] == dataset], again=dataset != datasets[0])
         panels += [(left, theirs), (right, ours)]
     _legend(figure, kind, found)
-    figure.get_layout_engine().execute(figure)
+    figure.draw_without_rendering()  # settles the layout
     figure.set_layout_engine("none")
     for axes, some in panels:
+        axes.yaxis.set_major_locator(FixedLocator(axes.get_yticks()))  # a notebook's own style would choose others
         _write_labels(axes, some, kind)
     return figure, found
 

@@ -22,7 +22,7 @@ tiny:
   about: two epochs of digits, for tests
   items: [table5]
   datasets: {imagenet: digits}
-  networks: {mobilenet: {narrow: 4, drop_strides: 3}}
+  networks: {mobilenet: {narrow: 2, drop_strides: 3}}
   protocols: {imagenet-mobilenet: {epochs: 2, batch_size: 100, max_lr: 0.05, augmentation: crop-1}}
 """
 

@@ -22,10 +22,10 @@
 #
 # Our panel is of the scale in `params.yaml`, and says so. At scale `demo` it is of handwritten digits and of narrowed
 # networks: it shows that the pipeline works, and cannot be compared with the authors' panel. Its x values are still
-# those of the full-size network. The y value is the mean over runs of the accuracy after the *last* epoch. Bars are 95 %
-# Student-t intervals of that mean; a single run has none, and those of two runs can be so wide that the panel shows the
-# runs' range instead, and says so. The test set alone makes an accuracy uncertain by the standard error below the
-# panel: points closer than that are not known to differ.
+# those of the full-size network. The y value is the mean over runs of the accuracy after the *last* epoch. Bars are
+# 95 % Student-t intervals of that mean; a single run has none, and those of two runs can be so wide that the panel
+# shows the runs' range instead, and says so. The test set alone makes an accuracy uncertain by the standard error below
+# the panel: points closer than that are not known to differ.
 
 # %%
 # %matplotlib inline

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from xnets.errors import XNetsError
 from xnets.models.names import PAPER_MODELS, ModelName, parse_name
 from xnets.models.spec import ModelSpec
 
@@ -48,4 +49,7 @@ def build_spec(spec: ModelSpec, graph_seed: int, device: Any = None) -> "nn.Modu
     """Build the network a ModelSpec describes, with graphs derived from graph_seed."""
     from xnets.models.assemble import assemble
 
-    return assemble(spec, graph_seed, device)
+    try:
+        return assemble(spec, graph_seed, device)
+    except XNetsError as error:
+        raise XNetsError(f"{spec.name}: {error}") from None

@@ -64,7 +64,10 @@ def stages_run(output: str) -> list[str]:
     return re.findall(r"Running stage '([^']+)'", output)
 
 
-def copy_repository(repository: Path, folder: Path) -> Clone:
+@pytest.fixture(scope="module")
+def small(repository, tmp_path_factory) -> Path:
+    """The repository as it is now, its params asking for nine small runs."""
+    folder = tmp_path_factory.mktemp("small")
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=repository,
@@ -76,19 +79,24 @@ def copy_repository(repository: Path, folder: Path) -> Clone:
         if (repository / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(repository / name, folder / name)
-    clone = Clone(folder)
     with open(folder / "experiments" / "scales.yaml", "a") as file:
         file.write(TINY)
-    clone.params(scale="tiny", seeds={"table5": 1}, local={"device": "cpu", "workers": 2})
+    Clone(folder).params(scale="tiny", seeds={"table5": 1}, local={"device": "cpu", "workers": 2})
     (folder / "dvc.lock").unlink(missing_ok=True)
+    return folder
+
+
+def clone_of(small: Path, folder: Path) -> Clone:
+    shutil.copytree(small, folder)
+    clone = Clone(folder)
     clone.run("git", "init", "--quiet")
     return clone
 
 
 @pytest.fixture(scope="module")
-def finished(repository, tmp_path_factory):
+def finished(small, tmp_path_factory):
     """A clone in which `dvc repro` has run to its end."""
-    clone = copy_repository(repository, tmp_path_factory.mktemp("finished"))
+    clone = clone_of(small, tmp_path_factory.mktemp("finished") / "clone")
     clone.output = clone.repro()
     return clone
 
@@ -195,9 +203,9 @@ def wait_for(condition, process: subprocess.Popen, timeout: float = 120) -> None
         time.sleep(0.05)
 
 
-def test_kill_9_at_five_random_moments_changes_no_bit(finished, repository, tmp_path):
+def test_kill_9_at_five_random_moments_changes_no_bit(finished, small, tmp_path):
     """Alternately the whole process group and `dvc` alone, whose children must then end by themselves."""
-    clone = copy_repository(repository, tmp_path)
+    clone = clone_of(small, tmp_path / "clone")
     rng = random.Random(20181)
     killed_while_training = 0
     for attempt in range(5):

@@ -1,6 +1,7 @@
 """The `xnets` command. Commands from above the library join through the entry points "xnets.commands"."""
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_command(command: Callable[[], int | None], program: str) -> int:
-    """Call `command` and return its exit status; XNetsError and Ctrl-C end in a sentence instead of a traceback."""
+    """Call `command` and return its exit status; what a user can mend ends in a sentence instead of a traceback."""
     try:
         status = command() or 0
         sys.stdout.flush()  # a closed pipe shows here, not after the last line of Python
@@ -38,12 +39,18 @@ def run_command(command: Callable[[], int | None], program: str) -> int:
     except XNetsError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted; what was finished is kept, and the same command goes on from there.")
-        return 130
     except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a disk that is full, read-only or gone
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{program}: {where}{error.strerror}; free space or make it writable, then start again.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; what was finished is kept, and the same command goes on from there.")
+        return 130
 
 
 def _add_models(commands: argparse._SubParsersAction) -> None:

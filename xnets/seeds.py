@@ -1,15 +1,20 @@
 """Every random choice draws from a stream of its own, derived from one seed and the name of what it is for."""
 
 import hashlib
+import operator
 
 from xnets.errors import XNetsError
 
 
 def checked_seed(seed: int, what: str = "seed") -> int:
     """Return `seed` if it is a whole number >= 0; raise XNetsError otherwise."""
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or int(seed) < 0:
+    try:
+        number = -1 if isinstance(seed, bool) else operator.index(seed)
+    except TypeError:
+        number = -1
+    if number < 0:
         raise XNetsError(f"{what} must be a whole number >= 0, not {seed!r}.")
-    return int(seed)
+    return number
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

@@ -51,8 +51,8 @@ class ExpanderLayer(nn.Module):
         if block < 1 or n_out % block:
             raise XNetsError(f"block must divide the {n_out} outputs, and {block} does not.")
         if isinstance(graph, BipartiteGraph):
-            if degree is not None or compression is not None:
-                raise XNetsError("Give a graph, or a degree or compression to sample one with, not both.")
+            if (degree, compression, seed) != (None, None, None):
+                raise XNetsError("Give a graph, or a degree or compression and a seed to sample one with, not both.")
             self._given, self.construction, self.seed = graph, graph.construction, graph.seed
             degree = graph.degree
             self._check_given(graph)

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     for entry in sorted(entry_points(group="xnets.commands"), key=lambda entry: entry.name):
         try:
             add = entry.load()
-        except ModuleNotFoundError:  # the wheel alone: these commands live in the repository
+        except (ModuleNotFoundError, AttributeError):  # the wheel alone, or an install older than the code
             continue
         add(commands)
     args = parser.parse_args(argv)

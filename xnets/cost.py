@@ -24,7 +24,7 @@ class Cost:
 
     parameters: all that is trained; weights: those of convolutions and linear layers alone (one per edge and tap);
     norms: scales and shifts of batch norms; biases: of convolutions and linear layers; macs: multiply-adds;
-    activation_bytes: fp32 outputs of all layers, what training keeps at most.
+    activation_bytes: fp32 outputs of all layers of the network; what a kernel keeps beside them is not counted.
     """
 
     parameters: float

@@ -1,7 +1,7 @@
 """`xnets sweep` and `xnets train`: what the pipeline would do before it does it, and one run by itself."""
 
 import argparse
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 
@@ -62,10 +62,10 @@ def _plan(args: argparse.Namespace) -> None:
 
     from experiments.estimate import Estimate
     from experiments.local import places
-    from experiments.plan import make_plan, read_scales
+    from experiments.plan import make_plan
+    from experiments.scales import read_scales
     from experiments.settings import check_choice, read_settings
     from experiments.store import Store
-    from xnets.training import Run
 
     settings = read_settings()
     if args.scale:
@@ -74,14 +74,8 @@ def _plan(args: argparse.Namespace) -> None:
     plan = make_plan(settings)
     workers = places(settings, 10**6)
     store, estimate = Store(settings.store), Estimate(plan, workers[0].split(":")[0])
-    digests = plan.digests(missing_ok=True)
-    runs = [(cell, run) for cell in plan.cells for run in cell.runs(digests[cell.dataset] or "not prepared yet")]
-    state = {run: "done" if store.result(run) else "to train" for _, run in runs}
-    items: dict[str, set[Run]] = defaultdict(set)
-    for cell, run in runs:
-        for row in cell.rows:
-            if run.graph_seed < settings.seed_count(row.item, row.model):
-                items[row.item].add(run)
+    items = plan.runs_of_items(plan.digests(missing_ok=True))
+    state = {run: "done" if store.result(run) else "to train" for runs in items.values() for run in runs}
     print(f"scale {settings.scale}: {plan.about}")
     print(f"{'':10}{'runs':>6}{'done':>6}{'to train':>10}   time of one worker, were it alone")
     for item, wanted in items.items():

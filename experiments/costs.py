@@ -3,12 +3,17 @@
 import csv
 import io
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from experiments.plan import Plan
 from experiments.rows import read_rows
-from xnets.data import open_data
+from xnets.data import NUM_CLASSES, open_data
 from xnets.errors import XNetsError
 from xnets.files import write_atomically
+from xnets.models import ModelSpec
+
+if TYPE_CHECKING:
+    from xnets.cost import Cost
 
 FIELDS = ["model", "num_classes", "counting", "parameters", "weights", "norms", "biases", "macs", "activation_bytes"]
 
@@ -19,14 +24,10 @@ def write_costs(plan: Plan) -> None:
     "paper", "authors" and "dense/C" are the full network's on the paper's own data, whatever the scale trains; "as
     trained" is the network this scale trains, on its images, with the number of its layers.
     """
-    from torch import nn
+    from xnets.cost import COUNTING_RULES, cost
 
-    from xnets.cost import COUNTING_RULES, cost, count
-    from xnets.models import build_spec
-
-    classes = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
     rows = []
-    full = sorted({(row.model, classes[row.dataset]) for row in read_rows() if row.model})
+    full = sorted({(row.model, NUM_CLASSES[row.dataset]) for row in read_rows() if row.model})
     for model, num_classes in full:
         for counting in COUNTING_RULES:
             try:
@@ -36,16 +37,31 @@ def write_costs(plan: Plan) -> None:
             rows.append({"model": model, "num_classes": num_classes, "counting": counting, **asdict(counted)})
     sides = {name: _side(plan, name) for name in plan.datasets}
     for cell in plan.cells:
-        network = build_spec(cell.model, 0, device="meta")
-        layers = sum(not list(m.children()) and not isinstance(m, (nn.Identity, nn.Flatten)) for m in network.modules())
-        counted = asdict(count(network, sides[cell.dataset]))
+        layers, counted = _count_trained(cell.model, sides[cell.dataset])
         about = {"model": cell.model.name, "num_classes": cell.model.num_classes, "counting": "as trained"}
-        rows.append({**about, **counted, "layers": layers})
+        rows.append({**about, **asdict(counted), "layers": layers})
     text = io.StringIO()
     writer = csv.DictWriter(text, [*FIELDS, "layers"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(plan.settings.results / "cost.csv", lambda file: file.write(text.getvalue().encode()))
+
+
+def trained_size(model: ModelSpec, side: int) -> tuple[int, float]:
+    """Layers, and multiply-adds of one side x side image, of a network as a scale trains it."""
+    layers, counted = _count_trained(model, side)
+    return layers, counted.macs
+
+
+def _count_trained(model: ModelSpec, side: int) -> tuple[int, "Cost"]:
+    from torch import nn
+
+    from xnets.cost import count
+    from xnets.models import build_spec
+
+    network = build_spec(model, 0, device="meta")
+    layers = sum(not list(m.children()) and not isinstance(m, (nn.Identity, nn.Flatten)) for m in network.modules())
+    return layers, count(network, side)
 
 
 def _side(plan: Plan, dataset: str) -> int:

@@ -1,25 +1,20 @@
 """From params.yaml and the paper's rows to the runs that are wanted. Rows that share a configuration share its runs."""
 
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments.rows import Row, read_rows
+from experiments.scales import read_protocols, read_scales
 from experiments.settings import ITEMS, Settings, check_keys
 from xnets.data import NUM_CLASSES, open_data
 from xnets.errors import XNetsError
 from xnets.models import ModelSpec, parse_name
 from xnets.training import Protocol, Run
 
-HERE = Path(__file__).parent
-
 
 @dataclass(frozen=True)
 class Cell:
-    """One configuration, trained `seeds` times, and the rows that show it."""
+    """One configuration (network, data set, protocol), trained `seeds` times, and the rows that show it."""
 
     model: ModelSpec
     dataset: str
@@ -63,21 +58,17 @@ class Plan:
         digests = self.digests()
         return [run for cell in self.cells for run in cell.runs(digests[cell.dataset])]
 
+    def runs_of_items(self, digests: dict[str, str | None]) -> dict[str, list[Run]]:
+        """The runs that each table and figure shows: all runs of all its cells, shared ones too."""
+        shown: dict[str, list[Run]] = {}
+        for cell in self.cells:
+            for item in dict.fromkeys(row.item for row in cell.rows):
+                shown.setdefault(item, []).extend(cell.runs(digests[cell.dataset] or "not prepared yet"))
+        return {item: shown[item] for item in ITEMS if item in shown}
+
     def cell_of(self, row: Row) -> Cell | None:
         """The cell that a row shows, or None if this scale does not train it."""
         return next((cell for cell in self.cells if row in cell.rows), None)
-
-
-@cache
-def read_scales() -> dict[str, dict[str, Any]]:
-    """experiments/scales.yaml."""
-    return yaml.safe_load((HERE / "scales.yaml").read_text())
-
-
-@cache
-def read_protocols() -> dict[str, dict[str, Any]]:
-    """experiments/protocols.yaml."""
-    return yaml.safe_load((HERE / "protocols.yaml").read_text())
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -99,9 +90,11 @@ def make_plan(settings: Settings) -> Plan:
     return Plan(settings, scale["about"], tuple(cells.values()))
 
 
-def _network_changes(model: str, scale: dict[str, Any]) -> dict[str, int]:
-    """narrow and drop_strides of this network at this scale: by its name, or by its family."""
+def _network_changes(model: str, scale: dict[str, Any]) -> dict[str, Any]:
+    """What a ModelSpec of this network differs in at this scale: by its name, its dense twin's or its family."""
     networks = scale.get("networks") or {}
+    for changes in networks.values():
+        check_keys("scales.yaml: networks", changes, ModelSpec.__dataclass_fields__)
     name = parse_name(model)
     family = "densenet-imagenet" if name.family == "densenet" and name.growth is None else name.family
     return networks.get(model) or networks.get(name.dense_twin) or networks.get(family) or {}

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.plan import Cell, Plan
-from experiments.store import read_json
 from xnets.errors import XNetsError
-from xnets.files import write_json
+from xnets.files import read_json, write_json
+from xnets.models import ModelSpec
 from xnets.training import Run
 
 
@@ -44,6 +44,11 @@ def write_folder(folder: Path, files: dict[str, dict[str, Any]]) -> None:
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def graph_file(plan: Plan, model: ModelSpec, graph_seed: int) -> Path:
+    """Where the graphs of a network are recorded."""
+    return plan.settings.results / "graphs" / f"{model.name}--{model.num_classes}--g{graph_seed}.json"
 
 
 def read_results(plan: Plan) -> dict[Cell, list[RunResult]]:

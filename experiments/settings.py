@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from experiments.scales import read_scales
 from xnets.errors import XNetsError
 
 ITEMS = ("table1", "table2", "table3", "table4", "table5", "figure3", "figure4", "figure5", "figure6")
@@ -69,8 +70,6 @@ def read_settings(path: Path = Path("params.yaml")) -> Settings:
     check_keys(f"{path.name}: data", data, ("folder", "sources"))
     local = said.get("local") or {}
     check_keys(f"{path.name}: local", local, [f.name for f in fields(LocalSettings)])
-    from experiments.plan import read_scales
-
     check_choice("scale", said.get("scale"), list(read_scales()))
     check_choice("executor", said.get("executor", "local"), EXECUTORS)
     return Settings(

@@ -5,7 +5,7 @@ import argparse
 from tqdm import tqdm
 
 from experiments.execute import execute
-from experiments.plan import read_protocols
+from experiments.scales import read_protocols
 from experiments.stages import ready_data, say
 from experiments.store import Store
 from xnets.errors import XNetsError

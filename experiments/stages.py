@@ -10,11 +10,11 @@ from experiments.estimate import Estimate
 from experiments.local import run_locally
 from experiments.plan import Plan
 from experiments.progress import Progress
-from experiments.results import write_folder
-from experiments.store import Store, read_json
+from experiments.results import graph_file, write_folder
+from experiments.store import Store
 from xnets.data import PackedData, open_data
 from xnets.errors import XNetsError
-from xnets.files import write_json
+from xnets.files import read_json, write_json
 from xnets.training import Run
 
 EXECUTORS = {"local": run_locally}
@@ -59,7 +59,7 @@ def sample(plan: Plan) -> None:
         for seed in range(cell.seeds):
             record = graph_record(cell.model, seed)
             if record["layers"]:
-                files[f"{cell.model.name}--{cell.model.num_classes}--g{seed}"] = record
+                files[graph_file(plan, cell.model, seed).stem] = record
     write_folder(plan.settings.results / "graphs", files)
 
 
@@ -116,7 +116,7 @@ def _science(result: dict[str, Any]) -> dict[str, Any]:
 
 def _check_graphs(plan: Plan, run: Run, result: dict[str, Any]) -> None:
     """The graphs a run used must be those that the sample stage recorded."""
-    path = plan.settings.results / "graphs" / f"{run.model.name}--{run.model.num_classes}--g{run.graph_seed}.json"
+    path = graph_file(plan, run.model, run.graph_seed)
     recorded = (
         [layer["hash"] for layer in read_json(path, "and run `dvc repro sample`")["layers"]] if path.exists() else []
     )

@@ -10,7 +10,6 @@ failure.json     why the last attempt ended without a result
 
 import contextlib
 import fcntl
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from xnets.errors import XNetsError
-from xnets.files import write_json
+from xnets.files import read_json, write_json
 from xnets.training import Run
 
 
@@ -98,16 +97,3 @@ class Store:
             file.write(str(os.getpid()))
             file.flush()
             yield
-
-
-def read_json(path: Path, purpose: str) -> dict[str, Any]:
-    """Read an object from a JSON file; XNetsError says to delete a damaged one `purpose`."""
-    try:
-        said = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        said = None
-    except OSError as error:
-        raise XNetsError(f"{path} cannot be read ({error.strerror}).") from None
-    if not isinstance(said, dict):
-        raise XNetsError(f"{path} is damaged: delete it {purpose}.")
-    return said

@@ -45,7 +45,7 @@ def _mirror(client: Any, plan: Plan) -> tuple[int, dict[str, Any]]:
     store = Store(plan.settings.store)
     experiment = _experiment(client, f"xnets-{plan.settings.scale}", plan.about)
     parents, children = _existing(client, experiment)
-    wanted = _wanted(plan)
+    wanted = dict(reversed(plan.runs_of_items(plan.digests()).items()))  # MLflow shows the last made first
     added = 0
     for item, runs in wanted.items():
         if item not in parents:
@@ -59,15 +59,6 @@ def _mirror(client: Any, plan: Plan) -> tuple[int, dict[str, Any]]:
             _add_child(client, experiment, parents[item], item, run, result, seen)
             added += 1
     return added, {item: sorted(run.fingerprint for run in runs) for item, runs in wanted.items()}
-
-
-def _wanted(plan: Plan) -> dict[str, list[Run]]:
-    """The runs of each item, in the paper's order."""
-    digests, wanted = plan.digests(), {}
-    for cell in plan.cells:
-        for item in dict.fromkeys(row.item for row in cell.rows):
-            wanted.setdefault(item, []).extend(cell.runs(digests[cell.dataset]))
-    return dict(sorted(wanted.items(), reverse=True))
 
 
 def _experiment(client: Any, name: str, about: str) -> str:

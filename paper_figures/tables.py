@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from experiments.plan import read_scales
 from experiments.rows import read_csv
+from experiments.scales import read_scales
 from experiments.settings import Settings
 from paper_figures.frames import item_frames
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullFormatter
 
-from experiments.plan import read_scales
+from experiments.scales import read_scales
 from experiments.settings import Settings
 from paper_figures.drawing import INK, NO_REPRODUCTION, new_figure, styled
 from paper_figures.frames import item_frame

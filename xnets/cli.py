@@ -23,8 +23,13 @@ def main(argv: list[str] | None = None) -> int:
     for entry in sorted(entry_points(group="xnets.commands"), key=lambda entry: entry.name):
         try:
             add = entry.load()
-        except (ModuleNotFoundError, AttributeError):  # the wheel alone, or an install older than the code
+        except AttributeError:  # the code changed since it was installed
+            print(f"xnets: `xnets {entry.name}` needs `make setup` again.", file=sys.stderr)
             continue
+        except ModuleNotFoundError as error:
+            if error.name != entry.module.split(".")[0]:
+                raise
+            continue  # the wheel alone: these commands live in the repository
         add(commands)
     args = parser.parse_args(argv)
     return run_command(lambda: args.run(args), "xnets")

@@ -35,6 +35,19 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
         Path(name).unlink(missing_ok=True)
 
 
+def read_json(path: Path, purpose: str) -> dict[str, Any]:
+    """Read an object from a JSON file; XNetsError says to delete a damaged one `purpose`."""
+    try:
+        said = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        said = None
+    except OSError as error:
+        raise XNetsError(f"{path} cannot be read ({error.strerror}).") from None
+    if not isinstance(said, dict):
+        raise XNetsError(f"{path} is damaged: delete it {purpose}.")
+    return said
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON, whole or not at all."""
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"

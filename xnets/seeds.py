@@ -1,7 +1,12 @@
-"""Every random choice draws from a stream of its own, derived from one seed and the name of what it is for."""
+"""Every random choice draws from a stream of its own, derived from one seed and the name of what it is for.
+
+Draws use the raw 64-bit stream of numpy's PCG64, which numpy promises never to change.
+"""
 
 import hashlib
 import operator
+
+import numpy as np
 
 from xnets.errors import XNetsError
 
@@ -24,3 +29,9 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     """
     text = ":".join(str(part) for part in (checked_seed(seed), *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def uniform(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """float64 in [0, 1) of that shape, the same with every version of numpy."""
+    raw = np.random.PCG64(seed).random_raw(int(np.prod(shape)))
+    return ((raw >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from experiments import plan as plan_module
-from experiments.plan import make_plan, read_protocols
+from experiments.plan import make_plan
 from experiments.settings import LocalSettings, Settings
 
 TINY = {
@@ -41,6 +41,3 @@ def with_protocol(plan, **changes):
     """The plan with another protocol in all cells."""
     cells = tuple(replace(cell, protocol=replace(cell.protocol, **changes)) for cell in plan.cells)
     return replace(plan, cells=cells)
-
-
-__all__ = ["read_protocols", "with_protocol"]

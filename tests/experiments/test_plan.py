@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from experiments.plan import make_plan, read_protocols, read_scales
+from experiments.plan import make_plan
 from experiments.rows import read_rows
+from experiments.scales import read_protocols, read_scales
 from experiments.settings import ITEMS, read_settings
 from xnets.errors import XNetsError
 from xnets.models import PAPER_MODELS, parse_name

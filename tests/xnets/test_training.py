@@ -40,7 +40,7 @@ def logged_schedules(repository):
 
 def test_schedules_are_those_of_every_log(repository):
     """The printed learning rates of all 48 logs, from their first epoch to their last."""
-    from experiments.plan import read_protocols
+    from experiments.scales import read_protocols
 
     protocols = {name: Protocol(**said) for name, said in read_protocols().items()}
     checked = 0

@@ -14,29 +14,18 @@ from torch import Tensor
 
 from xnets.data.packed import PackedData, Split
 from xnets.errors import XNetsError
-from xnets.seeds import derive_seed
+from xnets.seeds import derive_seed, uniform
+from xnets.training.protocol import AUGMENTATIONS
 
 RESIDENT_SHARE = 0.4  # of the device's free memory that a data set may take to be kept there
 
-AUGMENTATIONS = {
-    "none": "the images as they are",
-    "crop-1": "zero-pad by 1, random crop: for the 8x8 digits, which a flip would turn into other signs",
-    "crop-4-flip": "zero-pad by 4, random crop, random flip: the authors' CIFAR",
-    "resized-crop-flip": "random crop of 8-100 % of the area resized to 224x224, random flip: the authors' ImageNet",
-}
 _PADDING = {"none": 0, "crop-1": 1, "crop-4-flip": 4}
 CROP = 224
 
 
-def _draws(seed: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Uniform float64 in [0, 1), the same with every version of numpy."""
-    raw = np.random.PCG64(seed).random_raw(int(np.prod(shape)))
-    return ((raw >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
-
-
 def epoch_order(n: int, train_seed: int, epoch: int) -> np.ndarray:
     """(n,) the order in which an epoch visits the training images."""
-    return np.argsort(_draws(derive_seed(train_seed, "order", epoch), (n,)), kind="stable")
+    return np.argsort(uniform(derive_seed(train_seed, "order", epoch), (n,)), kind="stable")
 
 
 class Batches:
@@ -67,7 +56,7 @@ class Batches:
     def train(self, train_seed: int, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, from `first_step` on."""
         order = epoch_order(self.n_train, train_seed, epoch)
-        draws = _draws(derive_seed(train_seed, "augmentation", epoch), (self.n_train, 5))
+        draws = uniform(derive_seed(train_seed, "augmentation", epoch), (self.n_train, 5))
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
             places = slice(step * self.batch_size, (step + 1) * self.batch_size)

@@ -11,7 +11,7 @@ import numpy as np
 
 from xnets.errors import XNetsError
 from xnets.graphs.bipartite import BipartiteGraph
-from xnets.seeds import checked_seed
+from xnets.seeds import checked_seed, uniform
 
 SIDES = ("output", "input", "smaller")
 
@@ -103,10 +103,9 @@ def sample_graph(construction: str, n_in: int, n_out: int, degree: int, seed: in
 
 def _choose(rows: int, n: int, degree: int, seed: int, replace: bool) -> np.ndarray:
     """(rows, degree) numbers below n, each row uniform: independent draws, or distinct ones by Floyd's algorithm."""
-    raw = np.random.PCG64(seed).random_raw(rows * degree).reshape(rows, degree)
-    uniform = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    draws = uniform(seed, (rows, degree))
     if replace:
-        return (uniform * n).astype(np.int64)
+        return (draws * n).astype(np.int64)
     chosen = np.empty((rows, degree), dtype=np.int64)
     # A step takes t below j + 1, or j itself where t was taken before. Who was taken is looked up among the few
     # earlier columns, or for large degrees in a table of bytes, a slice of the rows at a time.
@@ -117,7 +116,7 @@ def _choose(rows: int, n: int, degree: int, seed: int, replace: bool) -> np.ndar
         taken = np.zeros((len(every), n), dtype=bool) if degree > 32 else None
         for i in range(degree):
             j = n - degree + i
-            t = (uniform[part, i] * (j + 1)).astype(np.int64)
+            t = (draws[part, i] * (j + 1)).astype(np.int64)
             seen = taken[every, t] if taken is not None else (chosen[part, :i] == t[:, None]).any(axis=1)
             t = np.where(seen, j, t)
             chosen[part, i] = t

@@ -4,6 +4,13 @@ from dataclasses import dataclass
 
 from xnets.errors import XNetsError
 
+# How training images are changed on their way in; xnets.data.batches does it.
+AUGMENTATIONS = {
+    "none": "the images as they are",
+    "crop-1": "zero-pad by 1, random crop: for the 8x8 digits, which a flip would turn into other signs",
+    "crop-4-flip": "zero-pad by 4, random crop, random flip: the authors' CIFAR",
+    "resized-crop-flip": "random crop of 8-100 % of the area resized to 224x224, random flip: the authors' ImageNet",
+}
 SCHEDULES = ("cifar", "imagenet", "decay")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -14,7 +21,7 @@ class Protocol:
 
     epochs: passes over the training set. nominal_epochs: what the schedule's formula is written for; with fewer epochs
     it is run through in proportion, so that it keeps its shape. decay_interval (in nominal epochs) and decay_level: of
-    the "decay" schedule. augmentation: a name in xnets.data.batches.AUGMENTATIONS. precision: of the forward and
+    the "decay" schedule. augmentation: a name in AUGMENTATIONS. precision: of the forward and
     backward pass.
     """
 
@@ -35,6 +42,8 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise XNetsError(f"Unknown schedule {self.schedule!r}; there are {', '.join(SCHEDULES)}.")
+        if self.augmentation not in AUGMENTATIONS:
+            raise XNetsError(f"Unknown augmentation {self.augmentation!r}; there are {', '.join(AUGMENTATIONS)}.")
         if self.precision not in PRECISIONS:
             raise XNetsError(f"Unknown precision {self.precision!r}; there are {', '.join(PRECISIONS)}.")
         if min(self.epochs, self.batch_size, self.nominal_epochs) < 1:

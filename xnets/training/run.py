@@ -53,6 +53,6 @@ class Run:
 
     @property
     def label(self) -> str:
-        """For people, and for file names: model, data set and seeds."""
-        rule = "" if self.model.rule == "paper" else f"--{self.model.rule}"
-        return f"{self.model.name}{rule}--{self.dataset}--g{self.graph_seed}-t{self.train_seed}"
+        """For people, and for file names: model, data set, seeds, and the first digits of the fingerprint."""
+        seeds = f"g{self.graph_seed}-t{self.train_seed}"
+        return f"{self.model.name}--{self.dataset}--{seeds}--{self.fingerprint[:8]}"

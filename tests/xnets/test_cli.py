@@ -130,12 +130,12 @@ def test_run_command_hides_only_what_a_user_can_mend(capsys):
 class Entry:
     """An entry point, as a package above the library declares it."""
 
-    def __init__(self, name, command=None):
-        self.name, self.command = name, command
+    def __init__(self, name, command=None, lacks="experiments"):
+        self.name, self.command, self.lacks, self.module = name, command, lacks, "experiments.cli"
 
     def load(self):
         if self.command is None:
-            raise ModuleNotFoundError("the repository is not here")
+            raise ModuleNotFoundError("not here", name=self.lacks)
         return lambda commands: commands.add_parser(self.name).set_defaults(run=self.command)
 
 
@@ -147,6 +147,9 @@ def test_commands_from_above_join_if_they_are_there(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["sweep"])
     assert "invalid choice: 'sweep'" in capsys.readouterr().err
+    entries.append(Entry("broken", lacks="yaml"))
+    with pytest.raises(ModuleNotFoundError, match="not here"):
+        main(["models"])
 
 
 def run(code_or_module, *arguments, **kwargs) -> subprocess.CompletedProcess:

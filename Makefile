@@ -29,7 +29,8 @@ endif
 
 repro: setup
 	$(BIN)/dvc repro
-	@echo "Tables: results/<scale>/tables/all.md    Figures: results/<scale>/figures/    Runs: $(BIN)/mlflow ui"
+	@results=results/$$(sed -n 's/^scale: *\([a-z0-9-]*\).*/\1/p' params.yaml); \
+		echo "Tables: $$results/tables/all.md    Figures: $$results/figures/    Runs: $(BIN)/mlflow ui"
 
 test: setup
 	$(BIN)/ruff check .

@@ -1,9 +1,12 @@
 """Every row of Tables 1-5 and every point of Figs. 3-6 as data, with the printed values and where they come from."""
 
 import csv
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from xnets.errors import XNetsError
 
 PAPER = Path(__file__).parent / "paper"
 
@@ -48,7 +51,24 @@ def read_rows() -> tuple[Row, ...]:
         log = logs.get(entry["log"], {})
         best, final = _number(log.get("best_top1", "")), _number(log.get("final_top1", ""))
         rows.append(Row(**said, log_best=best, log_final=final))
+    _check_complete(rows)
     return tuple(rows)
+
+
+def _check_complete(rows: list[Row]) -> None:
+    """Every printed row and every point of a figure must be there; more may be."""
+    printed = Counter(
+        f"figure{point['figure']}" for point in read_csv("figure_points.csv") if point["figure"].isdigit()
+    )
+    for number in range(1, 6):
+        lines = read_csv(f"table{number}.csv")
+        printed[f"table{number}"] = sum(line.get("Accuracy") != "" for line in lines)
+    there = Counter(row.item for row in rows)
+    for item, count in printed.items():
+        if there[item] < count:
+            raise XNetsError(
+                f"{PAPER / 'rows.csv'} has {there[item]} of the {count} rows of {item}: take the file back from git."
+            )
 
 
 def read_csv(name: str) -> list[dict[str, str]]:

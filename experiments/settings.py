@@ -27,6 +27,11 @@ class LocalSettings:
 
     def __post_init__(self) -> None:
         check_choice("local.device", self.device, DEVICES)
+        whole = [self.workers, self.threads]
+        if not all(type(n) is int for n in whole) or type(self.checkpoint_minutes) not in (int, float):
+            raise XNetsError("params.yaml: local.workers, threads and checkpoint_minutes must be numbers.")
+        if type(self.deterministic) is not bool:
+            raise XNetsError("params.yaml: local.deterministic must be true or false.")
         if self.workers < 0 or self.threads < 1 or self.checkpoint_minutes < 0:
             raise XNetsError("params.yaml: local.workers and checkpoint_minutes must be >= 0, local.threads >= 1.")
 
@@ -66,16 +71,27 @@ def read_settings(path: Path = Path("params.yaml")) -> Settings:
     if not isinstance(said, dict):
         raise XNetsError(f"{path} is empty: take it back from git.")
     check_keys(path.name, said, ("scale", "seeds", "data", "store", "executor", "local"))
+    for key in ("seeds", "data", "local"):
+        if not isinstance(said.get(key) or {}, dict):
+            raise XNetsError(f"{path.name}: {key} must be a list of `name: value` lines, not {said[key]!r}.")
     data = said.get("data") or {}
     check_keys(f"{path.name}: data", data, ("folder", "sources"))
     local = said.get("local") or {}
     check_keys(f"{path.name}: local", local, [f.name for f in fields(LocalSettings)])
+    sources = data.get("sources") or {}
+    if not isinstance(sources, dict) or not all(isinstance(s, str | None) for s in sources.values()):
+        raise XNetsError(
+            f"{path.name}: data.sources must be `name: folder` or `name: download` lines, not {sources!r}."
+        )
+    for key, folder in (("store", said.get("store", "store")), ("data.folder", data.get("folder", "data"))):
+        if not isinstance(folder, str) or not folder:
+            raise XNetsError(f"{path.name}: {key} must be the name of a folder, not {folder!r}.")
     check_choice("scale", said.get("scale"), list(read_scales()))
     check_choice("executor", said.get("executor", "local"), EXECUTORS)
     return Settings(
         scale=said["scale"], seeds=_checked_seeds(said.get("seeds") or {}), executor=said.get("executor", "local"),
         store=Path(said.get("store", "store")), data_folder=Path(data.get("folder", "data")),
-        sources=data.get("sources") or {}, local=LocalSettings(**local),
+        sources=sources, local=LocalSettings(**local),
     )  # fmt: skip
 
 

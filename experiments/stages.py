@@ -14,7 +14,7 @@ from experiments.results import graph_file, write_folder
 from experiments.store import Store
 from xnets.data import PackedData, open_data
 from xnets.errors import XNetsError
-from xnets.files import read_json, write_json
+from xnets.files import read_json, write_atomically, write_json
 from xnets.training import Run
 
 EXECUTORS = {"local": run_locally}
@@ -30,17 +30,23 @@ def prepare(plan: Plan) -> None:
 
 
 def ready_data(name: str, data_folder: Path, source: str | None) -> PackedData:
-    """The data set as it is prepared, or prepared now if it is missing or damaged."""
+    """The data set as it is prepared, or prepared now if it is missing, damaged or from another source."""
     from xnets.data import prepare as prepare_data
 
+    note = data_folder / f"{name}.source"  # beside the data, not in them: where they came from is not what they are
     try:
-        data = open_data(data_folder / name)
-        for split in data.manifest["splits"]:
-            data.split(split)  # checks the files
-        return data
+        if source is None or (note.exists() and note.read_text() == source):
+            data = open_data(data_folder / name)
+            for split in data.manifest["splits"]:
+                data.split(split)  # checks the files
+            return data
     except XNetsError:
-        say(f"preparing {name}")
-        return prepare_data(name, data_folder / name, source, say)
+        pass
+    say(f"preparing {name}")
+    data = prepare_data(name, data_folder / name, source, say)
+    if source is not None:
+        write_atomically(note, lambda file: file.write(source.encode()))
+    return data
 
 
 def cost(plan: Plan) -> None:

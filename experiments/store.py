@@ -93,7 +93,7 @@ class Store:
                             f"{self.root}: wait for it or stop it, then start again."
                         ) from None
                     time.sleep(0.2)
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with contextlib.suppress(OSError):  # on a full disk the lock holds without its owner's number
+                os.ftruncate(file.fileno(), 0)
+                os.pwrite(file.fileno(), str(os.getpid()).encode(), 0)
             yield

@@ -81,7 +81,9 @@ def small(repository, tmp_path_factory) -> Path:
             shutil.copy2(repository / name, folder / name)
     with open(folder / "experiments" / "scales.yaml", "a") as file:
         file.write(TINY)
-    Clone(folder).params(scale="tiny", seeds={"table5": 1}, local={"device": "cpu", "workers": 2})
+    Clone(folder).params(
+        scale="tiny", seeds={"table5": 1}, local={"device": "cpu", "workers": 2, "checkpoint_minutes": 0}
+    )
     (folder / "dvc.lock").unlink(missing_ok=True)
     return folder
 
@@ -179,12 +181,14 @@ def test_two_at_once(finished):
     finished.params(seeds={"table5": {"G-MobileNet-0.5-4": 3}})
     first = finished.start("dvc", "repro", "train")
     wait_for(lambda: any(is_training(finished)), first)
+    os.killpg(first.pid, signal.SIGSTOP)  # it holds what it holds for as long as this test looks
     output = finished.run(sys.executable, "-m", "experiments", "train", status=2)
     assert "is already training into" in output
     second = finished.start("dvc", "repro", "train")
     text = second.communicate(timeout=120)[0]
     assert second.returncode != 0
     assert "Traceback" not in text
+    os.killpg(first.pid, signal.SIGCONT)
     assert first.wait(timeout=300) == 0, first.stdout.read()
     finished.params(seeds={"table5": 1})
     finished.repro()

@@ -149,6 +149,14 @@ def test_one_more_seed_is_one_more_run(settings):
         ({"local": {"device": "tpu"}}, "auto, cpu, cuda"),
         ({"local": {"workers": -1}}, "workers"),
         ({"data": {"source": {}}}, "sources"),
+        ({"data": {"sources": ["a"]}}, "data.sources"),
+        ({"data": {"folder": None}}, "data.folder"),
+        ({"store": 5}, "store must be"),
+        ({"seeds": 5}, "seeds must be"),
+        ({"local": 5}, "local must be"),
+        ({"local": {"workers": "two"}}, "must be numbers"),
+        ({"local": {"threads": None}}, "must be numbers"),
+        ({"local": {"deterministic": "yes"}}, "true or false"),
     ],
 )
 def test_mistakes_in_params_are_one_sentence(repository, tmp_path, change, named):

@@ -96,11 +96,17 @@ def open_data(folder: Path) -> PackedData:
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text())
+        _ = (
+            [manifest["splits"][split]["files"] for split in SPLITS],
+            manifest["mean"],
+            manifest["sd"],
+            manifest["classes"],
+        )
         if manifest["format"] != FORMAT:
             raise XNetsError(
                 f"{path} has format {manifest['format']}, not {FORMAT}: delete {folder} and prepare it again."
             )
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise XNetsError(f"{folder} holds no prepared data: run `dvc repro -f prepare` first.") from None
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
         raise XNetsError(f"{path} is damaged: delete {folder} and run `dvc repro -f prepare`.") from None

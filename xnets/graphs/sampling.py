@@ -143,7 +143,7 @@ def _swap_away_double_edges(neighbours: np.ndarray, stream: np.random.PCG64) -> 
 
 
 def _check_sizes(n_in: int, n_out: int) -> None:
-    if n_in < 1 or n_out < 1:
+    if not all(isinstance(n, int | np.integer) and n >= 1 for n in (n_in, n_out)):
         raise XNetsError(f"A layer needs at least one input and one output, not {n_in} and {n_out}.")
 
 

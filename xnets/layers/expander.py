@@ -213,6 +213,8 @@ class ExpanderConv2d(ExpanderLayer):
         dtype: Any = None,
     ) -> None:
         self_window = _pair(kernel_size)
+        if min(self_window) < 1:
+            raise XNetsError(f"kernel_size must be at least 1, not {kernel_size}.")
         super().__init__(
             in_channels, out_channels, self_window, bias, degree, compression, graph, seed, block, init, kernel,
             device, dtype,

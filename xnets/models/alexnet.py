@@ -21,6 +21,10 @@ DEGREES = {
 class AlexNet(nn.Module):
     """Five convolutions and three linear layers. The baseline has dropout; X-AlexNet, as released, norms instead.
 
+    The paper prints X-AlexNet's sizes only (7.6M and 9.7M), so the degrees are the best candidates: 128 in fc6 and in
+    fc7 for X-AlexNet-1, 256 and 512 for X-AlexNet-2 (only their sum is determined), fc8 dense. rule="authors" gives
+    the one network they released under both names (256, 256 and 512 in fc8, 5.08M), which fits neither size.
+
     Input (N, 3, 224, 224), output (N, num_classes) logits.
     """
 

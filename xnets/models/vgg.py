@@ -19,7 +19,10 @@ DEGREES = {
 class VGG16(nn.Module):
     """Five blocks of 3x3 convolutions with norm and ReLU, each ended by max-pooling, then two linear layers.
 
-    X-VGG16-1 and X-VGG16-2 state degrees layer by layer; a layer whose fan-in is not above its degree is dense.
+    X-VGG16-1 and X-VGG16-2 state degrees layer by layer; a layer whose fan-in is not above its degree is dense. The
+    paper prints their sizes only (1.65M and 1.15M), so the degrees are the best candidates, not unique: 64 up to 256
+    channels, 32 (X-VGG16-1) or 16 (X-VGG16-2) at 512, and 256 or 128 in the hidden linear layer. rule="authors" gives
+    the one configuration they released (X-VGG16-2, 0.81M), which fits neither size.
     Input (N, 3, 32, 32), output (N, num_classes) logits.
     """
 

@@ -85,6 +85,15 @@ def test_only_one_process_trains_and_a_killed_one_lets_go(store, repository):
         pass
 
 
+def test_a_full_disk_does_not_keep_the_lock_from_being_held(store, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", full)
+    with store.lock(), pytest.raises(XNetsError, match="already training"), Store(store.root).lock(patience=0):
+        pass
+
+
 def test_json_in_the_store_is_readable_by_others(store, run):
     store.write_result(run, {"run": run.to_dict()})
     said = json.loads((store.folder(run) / "result.json").read_text())

@@ -154,6 +154,15 @@ def test_cifar_in_torchvisions_layout(tmp_path, monkeypatch):
     assert data.manifest["splits"]["test"]["shape"] == [32, 32, 3]
 
 
+@pytest.mark.parametrize("lost", ["splits", "mean", "classes"])
+def test_a_manifest_that_lacks_something_is_refused(tmp_path, lost):
+    prepare("digits", tmp_path / "digits")
+    path = tmp_path / "digits" / "manifest.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != lost}))
+    with pytest.raises(XNetsError, match=r"manifest\.json is damaged"):
+        open_data(tmp_path / "digits")
+
+
 @pytest.mark.parametrize("file", ["train.u8", "test.labels.npy", "manifest.json"])
 @pytest.mark.parametrize("how", ["removed", "truncated", "changed"])
 def test_damaged_packed_files_are_noticed(tmp_path, file, how):

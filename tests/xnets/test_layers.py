@@ -355,6 +355,9 @@ def test_without_a_seed_the_graph_follows_torch_and_can_be_drawn_again():
     assert graphs[0] == random_expander(6, 8, 3, layers[0].seed)
 
 
+NOTHING = {"degree": None, "seed": None}  # to sample a graph with: it is given
+
+
 @BOTH
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize(
@@ -375,9 +378,10 @@ def test_without_a_seed_the_graph_follows_torch_and_can_be_drawn_again():
         ({"seed": -1}, "graph seed must be a whole number >= 0, not -1"),
         ({"seed": 0.5}, "graph seed must be a whole number"),
         ({"graph": grouped_graph(6, 8, 2)}, "Give a graph, or a degree or compression"),
-        ({"graph": grouped_graph(6, 4, 2), "degree": None}, "has 6 inputs and 4 outputs, the layer needs 6 and 8"),
-        ({"graph": grouped_graph(6, 8, 2), "degree": None, "block": 2}, "the layer needs 6 and 4"),
-        ({"graph": BipartiteGraph.from_mask(np.zeros((8, 6))), "degree": None}, "The graph has no edges"),
+        ({"graph": grouped_graph(6, 4, 2), **NOTHING}, "has 6 inputs and 4 outputs, the layer needs 6 and 8"),
+        ({"graph": grouped_graph(6, 8, 2), **NOTHING, "block": 2}, "the layer needs 6 and 4"),
+        ({"graph": BipartiteGraph.from_mask(np.zeros((8, 6))), **NOTHING}, "The graph has no edges"),
+        ({"graph": grouped_graph(6, 8, 2), "degree": None, "seed": 3}, "and a seed to sample one with, not both"),
     ],
 )
 def test_what_cannot_be_built_is_refused(make, x, device, how, says):

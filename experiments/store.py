@@ -93,7 +93,23 @@ class Store:
                             f"{self.root}: wait for it or stop it, then start again."
                         ) from None
                     time.sleep(0.2)
-            with contextlib.suppress(OSError):  # on a full disk the lock holds without its owner's number
-                os.ftruncate(file.fileno(), 0)
-                os.pwrite(file.fileno(), str(os.getpid()).encode(), 0)
+            self._check_space()
+            os.ftruncate(file.fileno(), 0)
+            os.pwrite(file.fileno(), str(os.getpid()).encode(), 0)
             yield
+
+    def _check_space(self) -> None:
+        """Say that the disk is full before anything is trained for it."""
+        probe = self.root / ".probe"
+        try:
+            with open(probe, "wb") as file:
+                file.write(bytes(2**20))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise XNetsError(
+                f"Cannot write {self.root} ({error.strerror}): free space or choose another store in params.yaml."
+            ) from None
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
-        if isinstance(error, RuntimeError) and "write" not in str(error):
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in ("write", "inline_container")):
             raise
         raise XNetsError(_cannot_write(path, error)) from None
     finally:

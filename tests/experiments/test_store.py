@@ -85,11 +85,15 @@ def test_only_one_process_trains_and_a_killed_one_lets_go(store, repository):
         pass
 
 
-def test_a_full_disk_does_not_keep_the_lock_from_being_held(store, monkeypatch):
+def test_a_full_disk_is_told_before_anything_is_trained(store, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.pwrite", full)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(XNetsError, match="No space left on device.*another store"), store.lock():
+            pass
+    assert not (store.root / ".probe").exists()
     with store.lock(), pytest.raises(XNetsError, match="already training"), Store(store.root).lock(patience=0):
         pass
 

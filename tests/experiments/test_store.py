@@ -91,7 +91,7 @@ def test_a_full_disk_is_told_before_anything_is_trained(store, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
-        with pytest.raises(XNetsError, match="No space left on device.*another store"), store.lock():
+        with pytest.raises(XNetsError, match=r"No space left on device.*another store"), store.lock():
             pass
     assert not (store.root / ".probe").exists()
     with store.lock(), pytest.raises(XNetsError, match="already training"), Store(store.root).lock(patience=0):

@@ -74,7 +74,7 @@ def _plan(args: argparse.Namespace) -> None:
     plan = make_plan(settings)
     workers = places(settings, 10**6)
     store, estimate = Store(settings.store), Estimate(plan, workers[0].split(":")[0])
-    items = plan.runs_of_items(plan.digests(missing_ok=True))
+    items = plan.runs_of_items(missing_ok=True)
     state = {run: "done" if store.result(run) else "to train" for runs in items.values() for run in runs}
     print(f"scale {settings.scale}: {plan.about}")
     print(f"{'':10}{'runs':>6}{'done':>6}{'to train':>10}   time of one worker, were it alone")

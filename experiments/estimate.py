@@ -32,9 +32,7 @@ class Estimate:
     @cache  # noqa: B019 - lives as long as one command
     def _measured_by_cell(self) -> dict[tuple, float]:
         store, times = Store(self.plan.settings.store), {}
-        digests = self.plan.digests(missing_ok=True)
-        runs = [run for cell in self.plan.cells for run in cell.runs(digests[cell.dataset] or "not prepared yet")]
-        for run in runs:
+        for run in self.plan.runs(missing_ok=True):
             try:
                 result = store.result(run)
             except XNetsError:

@@ -11,6 +11,8 @@ from xnets.errors import XNetsError
 from xnets.models import ModelSpec, parse_name
 from xnets.training import Protocol, Run
 
+NOT_PREPARED = "not prepared yet"  # stands for the digest of data that are not there
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -45,25 +47,25 @@ class Plan:
         """Names of the data sets that are needed."""
         return sorted({cell.dataset for cell in self.cells})
 
-    def digests(self, missing_ok: bool = False) -> dict[str, str | None]:
-        """The digest of each data set as it is prepared; None for one that is not, if that is all right."""
+    def _digests(self, missing_ok: bool) -> dict[str, str]:
         folders = {name: self.settings.data_folder / name for name in self.datasets}
         return {
-            name: None if missing_ok and not (folder / "manifest.json").exists() else open_data(folder).digest
+            name: NOT_PREPARED if missing_ok and not (folder / "manifest.json").exists() else open_data(folder).digest
             for name, folder in folders.items()
         }
 
-    def runs(self) -> list[Run]:
-        """All runs. The data must be prepared: their digest is part of a run."""
-        digests = self.digests()
+    def runs(self, missing_ok: bool = False) -> list[Run]:
+        """All runs. The data must be prepared, their digest is part of a run; unless missing_ok, for looking ahead."""
+        digests = self._digests(missing_ok)
         return [run for cell in self.cells for run in cell.runs(digests[cell.dataset])]
 
-    def runs_of_items(self, digests: dict[str, str | None]) -> dict[str, list[Run]]:
+    def runs_of_items(self, missing_ok: bool = False) -> dict[str, list[Run]]:
         """The runs that each table and figure shows: all runs of all its cells, shared ones too."""
+        digests = self._digests(missing_ok)
         shown: dict[str, list[Run]] = {}
         for cell in self.cells:
             for item in dict.fromkeys(row.item for row in cell.rows):
-                shown.setdefault(item, []).extend(cell.runs(digests[cell.dataset] or "not prepared yet"))
+                shown.setdefault(item, []).extend(cell.runs(digests[cell.dataset]))
         return {item: shown[item] for item in ITEMS if item in shown}
 
     def cell_of(self, row: Row) -> Cell | None:

@@ -1,7 +1,5 @@
 """The stages that dvc.yaml calls. Each reads files, writes files, and can be called again at any time."""
 
-import hashlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from experiments.store import Store
 from xnets.data import PackedData, open_data
 from xnets.errors import XNetsError
 from xnets.files import read_json, write_atomically, write_json
+from xnets.graphs import combined_hash
 from xnets.training import Run
 
 EXECUTORS = {"local": run_locally}
@@ -126,7 +125,7 @@ def _check_graphs(plan: Plan, run: Run, result: dict[str, Any]) -> None:
     recorded = (
         [layer["hash"] for layer in read_json(path, "and run `dvc repro sample`")["layers"]] if path.exists() else []
     )
-    if hashlib.sha256(json.dumps(recorded).encode()).hexdigest() != result["graphs_sha256"]:
+    if combined_hash(recorded) != result["graphs_sha256"]:
         raise XNetsError(f"{run.label} was not trained on the graphs of {path}: run `dvc repro -f sample`.")
 
 

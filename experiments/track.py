@@ -45,7 +45,7 @@ def _mirror(client: Any, plan: Plan) -> tuple[int, dict[str, Any]]:
     store = Store(plan.settings.store)
     experiment = _experiment(client, f"xnets-{plan.settings.scale}", plan.about)
     parents, children = _existing(client, experiment)
-    wanted = dict(reversed(plan.runs_of_items(plan.digests()).items()))  # MLflow shows the last made first
+    wanted = dict(reversed(plan.runs_of_items().items()))  # MLflow shows the last made first
     added = 0
     for item, runs in wanted.items():
         if item not in parents:

@@ -56,7 +56,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def _cannot_write(path: Path, error: Exception) -> str:
     reason = getattr(error, "strerror", None) or "the disk may be full"
-    return f"Cannot write {path} ({reason}): free space or make it writable, then start again; nothing is lost."
+    return f"Cannot write {path} ({reason}): free space or make it writable and start again; older files are kept."
 
 
 def _umask() -> int:

@@ -33,15 +33,6 @@ def rows(name):
 COMPARE, POINTS, LOGS = rows("compare.csv"), rows("figure_points.csv"), rows("author_logs.csv")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small convolutions on shared cores: more threads only wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @cache
 def counted(name, rule="paper", classes=None, graph=None) -> Cost:
     if graph is None:

@@ -23,15 +23,6 @@ from xnets.models import PAPER_MODELS, ModelSpec, build, build_spec, parse_name
 PAPER = Path(__file__).parents[2] / "experiments" / "paper"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small convolutions on shared cores: more threads only wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @cache
 def full(name, rule="paper") -> nn.Module:
     """The full-size network, without values."""

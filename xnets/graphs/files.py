@@ -41,6 +41,11 @@ def load_graph(path: str | Path) -> BipartiteGraph:
     return graph
 
 
+def combined_hash(hashes: list[str]) -> str:
+    """sha256 over the hashes of a network's graphs, layer by layer: what a run and its graph record must agree on."""
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
 def _checksum(note: dict, graph: BipartiteGraph) -> str:
     """Over the edges and everything the note says about them."""
     said = [note.get(key) for key in ("format", "n_in", "seed", "construction")]

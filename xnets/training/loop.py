@@ -1,7 +1,6 @@
 """Train one run, from the start or from its last checkpoint, to the same end."""
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from torch import nn
 from xnets.data.batches import Batches
 from xnets.data.packed import PackedData
 from xnets.errors import XNetsError
+from xnets.graphs import combined_hash
 from xnets.layers import ExpanderLayer
 from xnets.models import build_spec
 from xnets.seeds import derive_seed
@@ -159,7 +159,7 @@ def evaluate_run(run: Run, data: PackedData, folder: Path, device: torch.device)
 def graphs_digest(model: nn.Module) -> str:
     """sha256 over the hashes of a network's graphs, layer by layer."""
     hashes = [layer.graph.hash for layer in model.modules() if isinstance(layer, ExpanderLayer)]
-    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+    return combined_hash(hashes)
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -14,7 +14,7 @@ from xnets.errors import XNetsError
 from xnets.files import write_atomically, write_json
 from xnets.models import ModelSpec
 from xnets.training import Protocol, Run
-from xnets.training.loop import CHECKPOINT, MODEL, Diverged, build_run, evaluate_run, train
+from xnets.training.loop import CHECKPOINT, MODEL, Diverged, Stopped, build_run, evaluate_run, train
 
 CPU = torch.device("cpu")
 SHORT = Protocol(
@@ -175,6 +175,29 @@ def test_a_run_killed_at_any_step_ends_bit_identical(digits, tmp_path, monkeypat
     resumed = train(run, digits, tmp_path / "b", CPU, checkpoint_seconds=-1, on_epoch=told.append)
     assert resumed == undisturbed
     assert told == undisturbed["epochs"]
+
+
+@pytest.mark.parametrize("steps", [1, 7, 10, 21])
+def test_a_run_that_is_asked_to_stop_leaves_its_checkpoint(run, digits, tmp_path, steps):
+    """Asked after every `steps` steps, it loses none of them; at its last step it ends instead."""
+    undisturbed = train(run, digits, tmp_path / "a", CPU)
+    asked, stops = 0, 0
+
+    def stop():
+        nonlocal asked
+        asked += 1
+        return asked % steps == 0
+
+    while True:
+        try:
+            resumed = train(run, digits, tmp_path / "b", CPU, checkpoint_seconds=1e6, stop=stop)
+            break
+        except Stopped as stopped:
+            assert "checkpoint" in str(stopped)
+            assert (tmp_path / "b" / CHECKPOINT).exists()
+            stops += 1
+    assert stops == 20 // steps, "21 steps, and it is not asked after the last"
+    assert resumed == undisturbed
 
 
 def test_train_seed_and_graph_seed_are_separate(run):

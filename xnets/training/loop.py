@@ -33,6 +33,10 @@ class Diverged(XNetsError):
     """The loss is no longer a number."""
 
 
+class Stopped(XNetsError):
+    """Training was asked to stop before its end; its checkpoint is written."""
+
+
 def build_run(run: Run, device: torch.device) -> nn.Module:
     """The untrained network of a run, with its graphs and its initial weights."""
     torch.manual_seed(derive_seed(run.train_seed, "weights"))
@@ -47,6 +51,7 @@ def train(
     device: torch.device,
     checkpoint_seconds: float = 60.0,
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Train `run` in `folder`, going on from the checkpoint there, and leave MODEL behind.
 
@@ -58,12 +63,14 @@ def train(
         checkpoint_seconds: write a checkpoint when so much time has passed since the last.
         on_epoch: told of each epoch, those before the checkpoint again: epoch, lr, train_loss, train_top1, test_loss,
             test_top1 (nats and %).
+        stop: asked after each step; once it says True, a checkpoint is written and Stopped is raised.
 
     Returns:
         epochs (the list of those records), graphs_sha256 and weights_sha256.
 
     Raises:
-        Diverged: a loss that is not finite. XNetsError: a damaged checkpoint, a full disk, fp16 on a CPU.
+        Diverged: a loss that is not finite. Stopped: see `stop`. XNetsError: a damaged checkpoint, a full disk, fp16
+        on a CPU.
     """
     protocol = run.protocol
     if protocol.precision == "fp16" and device.type == "cpu":
@@ -89,12 +96,23 @@ def train(
         _set_rng(state["rng"], device)
 
     def save(step: int) -> None:
+        _check_finite(sums, run, len(history))
         save_state(folder / CHECKPOINT, {
             "fingerprint": run.fingerprint, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
             "scaler": scaler.state_dict(), "history": history, "step": step, "sums": sums, "rng": _get_rng(device),
         })  # fmt: skip
 
     saved = time.monotonic()
+
+    def save_if_due(step: int) -> None:
+        nonlocal saved
+        stopping = stop()
+        if stopping or time.monotonic() - saved > checkpoint_seconds:
+            save(step)
+            saved = time.monotonic()
+        if stopping:
+            raise Stopped(f"{run.label} was stopped in epoch {len(history)}; its checkpoint is in {folder}.")
+
     for epoch in range(len(history), protocol.epochs):
         lr = protocol.learning_rate(epoch)
         for group in optimizer.param_groups:
@@ -109,10 +127,8 @@ def train(
             scaler.step(optimizer)
             scaler.update()
             sums += torch.stack([loss.detach() * len(y), (logits.argmax(1) == y).sum()])
-            if time.monotonic() - saved > checkpoint_seconds and step + 1 < batches.steps:
-                _check_finite(sums, run, epoch)
-                save(step + 1)
-                saved = time.monotonic()
+            if step + 1 < batches.steps:
+                save_if_due(step + 1)
         _check_finite(sums, run, epoch)
         seen = min(batches.steps * protocol.batch_size, batches.n_train)
         test = evaluate(model, batches, protocol)
@@ -122,9 +138,8 @@ def train(
         })  # fmt: skip
         first_step, sums = 0, torch.zeros_like(sums)
         on_epoch(history[-1])
-        if time.monotonic() - saved > checkpoint_seconds:
-            save(0)
-            saved = time.monotonic()
+        if len(history) < protocol.epochs:
+            save_if_due(0)
     save_state(folder / MODEL, {"fingerprint": run.fingerprint, "model": model.state_dict()})
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return {"epochs": history, "graphs_sha256": graphs_digest(model), "weights_sha256": weights_digest(model)}

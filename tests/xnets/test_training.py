@@ -192,8 +192,7 @@ def test_a_run_that_is_asked_to_stop_leaves_its_checkpoint(run, digits, tmp_path
         try:
             resumed = train(run, digits, tmp_path / "b", CPU, checkpoint_seconds=1e6, stop=stop)
             break
-        except Stopped as stopped:
-            assert "checkpoint" in str(stopped)
+        except Stopped:
             assert (tmp_path / "b" / CHECKPOINT).exists()
             stops += 1
     assert stops == 20 // steps, "21 steps, and it is not asked after the last"

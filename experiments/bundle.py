@@ -4,8 +4,8 @@ A bundle is a tar. Its first member, manifest.json, holds each run's description
 files; the files follow as <fingerprint>/<name>, in order. The same runs always make the same bytes.
 
 A bundle is believed only whole: import writes nothing until every file of it has been checked. That guards against
-damage and mix-ups, not against forgery: what a run computed is not part of its fingerprint, so whoever edits an accuracy
-and the manifest's sha256 along with it is believed, where the run is not here already, and is a conflict where it is.
+damage and mix-ups, not against forgery: what a run computed is not part of its fingerprint, so an accuracy that was
+edited along with its sha256 in the manifest is believed where the run is not here yet, and a conflict where it is.
 """
 
 import contextlib
@@ -31,16 +31,17 @@ from xnets.training import Run
 FORMAT = 1
 MANIFEST = "manifest.json"
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
-DONE_FILES = {"evaluation.json", "history.jsonl", "model.pt", "result.json"}  # of a finished run
-UNDER_WAY_FILES = {"checkpoint.pt", "history.jsonl"}  # of another
+# In this order in a bundle: import needs the result first, and writes a checkpoint last.
+DONE_FILES = ("result.json", "evaluation.json", "history.jsonl", "model.pt")
+UNDER_WAY_FILES = ("history.jsonl", "checkpoint.pt")
 STAGING = ".import."  # begins the name of a folder that is being imported
 RESULT_KEYS = {"epochs", "fingerprint", "graphs_sha256", "provenance", "run", "weights_sha256"}
-UNREADABLE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError)
+UNREADABLE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, OverflowError, KeyError)
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A run of a bundle: its files' names, each with sha256 and size."""
+    """A run of a bundle: the names of its files, in their order, each with sha256 and size."""
 
     run: Run
     files: dict[str, dict[str, Any]]
@@ -107,7 +108,7 @@ def export_runs(
         for run in planned if unfinished else []:
             folder = store.folder(run)
             if store.result(run) is None and (folder / "checkpoint.pt").exists():
-                packed.append(_packed(store, run, {name for name in UNDER_WAY_FILES if (folder / name).exists()}))
+                packed.append(_packed(store, run, [name for name in UNDER_WAY_FILES if (folder / name).exists()]))
         done.under_way = len(packed) - done.finished
         if not packed:
             more = "" if everything else " --all takes those of other plans too."
@@ -117,7 +118,7 @@ def export_runs(
         packed.sort(key=lambda p: p.run.fingerprint)
         parts = _cut(packed, max_mib, suffix) if max_mib is not None else [packed]
         stem = target.name.removesuffix(suffix)
-        for i, part in enumerate(parts, 1):
+        for i in range(1, len(parts) + 1):
             path = target.with_name(f"{stem}-{i}{suffix}") if max_mib is not None else target
             _refuse_other_file(path)
             done.files.append(path)
@@ -168,7 +169,7 @@ def check_bundle(path: Path) -> list[Packed]:
     with _open(path) as tar, _told_as_damage(path):
         bundle = _read_manifest(path, tar)
         for packed in bundle:
-            for name, about in sorted(packed.files.items()):
+            for name, about in packed.files.items():
                 wanted, member = _member_name(packed.run, name), tar.next()
                 if member is None:
                     raise _bad(path, f"lacks {wanted}")
@@ -192,6 +193,8 @@ def check_bundle(path: Path) -> list[Packed]:
 def result_fault(result: Any, run: Run) -> str | None:
     """Why this cannot be the content of the run's result.json, or None."""
     if not isinstance(result, dict) or not result.keys() >= RESULT_KEYS or not isinstance(result["provenance"], dict):
+        return "is not a result"
+    if not isinstance(result["weights_sha256"], str):
         return "is not a result"
     if result["fingerprint"] != run.fingerprint or result["run"] != run.to_dict():
         return "is of another run"
@@ -234,27 +237,27 @@ def _finished_runs(store: Store, done: Exported) -> list[Run]:
     return runs
 
 
-def _names_to_take(store: Store, run: Run, models: bool, done: Exported) -> set[str]:
+def _names_to_take(store: Store, run: Run, models: bool, done: Exported) -> list[str]:
     """The files of a run that go into a bundle: none if it is not finished, or of no use elsewhere."""
     result, seen, folder = store.result(run), store.evaluation(run), store.folder(run)
     if result is None:
-        return set()
+        return []
     for name, fault in (
         ("result.json", result_fault(result, run)),
         ("evaluation.json", evaluation_fault(seen, run) if seen is not None else None),
     ):
         if fault:
             raise XNetsError(f"{folder / name} {fault}: delete it to do this run again.")
-    there = {name for name in DONE_FILES if (folder / name).exists()}
+    there = [name for name in DONE_FILES if (folder / name).exists()]
     if seen is None and "model.pt" not in there:
         done.left_out.append(f"{run.label}: it has neither an evaluation nor the model.pt to make one from.")
-        return set()
-    return there if models or seen is None else there - {"model.pt"}
+        return []
+    return [name for name in there if name != "model.pt" or models or seen is None]
 
 
-def _packed(store: Store, run: Run, names: set[str]) -> Packed:
+def _packed(store: Store, run: Run, names: list[str]) -> Packed:
     files = {}
-    for name in sorted(names):
+    for name in names:
         path = store.folder(run) / name
         try:
             with open(path, "rb") as file:
@@ -270,7 +273,7 @@ def _cut(packed: list[Packed], max_mib: float, suffix: str) -> list[list[Packed]
     limit = max_mib * 2**20
     if suffix != ".tar":
         limit = limit / 1.001 - 100  # what gzip adds at most, to what it cannot compress
-    limit -= 2 * 512 + tarfile.RECORDSIZE + len(_manifest([]))  # headers and the padding at the end
+    limit -= 4 * 512 + tarfile.RECORDSIZE + len(_manifest([]))  # headers and the padding at the end
     parts: list[list[Packed]] = [[]]
     room = limit
     for p in packed:
@@ -307,7 +310,7 @@ def _write(file: IO[bytes], packed: list[Packed], store: Store, compressed: bool
         manifest = _manifest(packed)
         tar.addfile(_member(MANIFEST, len(manifest)), io.BytesIO(manifest))
         for p in packed:
-            for name, about in sorted(p.files.items()):
+            for name, about in p.files.items():
                 path = store.folder(p.run) / name
                 try:
                     source = open(path, "rb")  # noqa: SIM115 - closed below
@@ -427,11 +430,11 @@ def _read_packed(path: Path, fingerprint: str, said: Any) -> Packed:
     if found != fingerprint:
         raise _bad(path, f"describes run {found[:12]} under the fingerprint {fingerprint[:12]}")
     names = set(files)
-    is_done = "result.json" in names and names <= DONE_FILES and names & {"evaluation.json", "model.pt"}
-    is_under_way = "checkpoint.pt" in names and names <= UNDER_WAY_FILES
+    is_done = "result.json" in names and names <= set(DONE_FILES) and names & {"evaluation.json", "model.pt"}
+    is_under_way = "checkpoint.pt" in names and names <= set(UNDER_WAY_FILES)
     if not sound or not (is_done or is_under_way):
         raise _bad(path, f"has a damaged manifest (at {fingerprint[:12]})")
-    return Packed(run, files)
+    return Packed(run, {name: files[name] for name in (DONE_FILES if is_done else UNDER_WAY_FILES) if name in files})
 
 
 def _import_finished(store: Store, run: Run, readers: dict[str, _Checked], done: Imported) -> None:
@@ -477,8 +480,8 @@ def _import_under_way(store: Store, run: Run, readers: dict[str, _Checked], done
     elif (folder / "checkpoint.pt").exists():
         done.kept.append(f"{run.label}: it is under way here too; the checkpoint here is kept.")
     else:
-        for name in sorted(readers, key="checkpoint.pt".__eq__):  # the checkpoint last
-            _copy(readers[name], folder / name)
+        for name, reader in readers.items():
+            _copy(reader, folder / name)
         done.under_way.append(run.label)
 
 

@@ -151,13 +151,13 @@ def import_bundles(store: Store, paths: list[Path]) -> Imported:
                 with _told_as_damage(path):
                     members = {member.name: member for member in tar.getmembers()}
                 for packed in bundle:
-                    readers = {
-                        name: _Checked(tar.extractfile(members[_member_name(packed.run, name)]), path, **about)
-                        for name, about in packed.files.items()
-                    }
-                    (_import_finished if "result.json" in packed.files else _import_under_way)(
-                        store, packed.run, readers, done
-                    )
+                    with _told_as_damage(path):  # it may have been replaced since it was checked
+                        readers = {
+                            name: _Checked(tar.extractfile(members[_member_name(packed.run, name)]), path, **about)
+                            for name, about in packed.files.items()
+                        }
+                    add = _import_finished if "result.json" in packed.files else _import_under_way
+                    add(store, packed.run, readers, done)
     return done
 
 

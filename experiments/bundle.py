@@ -424,7 +424,9 @@ def _read_packed(path: Path, fingerprint: str, said: Any) -> Packed:
             sound &= about.keys() == {"sha256", "size"} and type(about["sha256"]) is str
             sound &= type(about["size"]) is int and about["size"] >= 0
     except XNetsError as error:
-        raise XNetsError(f"{path}: {error} Use the same version of the repository on both machines.") from None
+        raise XNetsError(
+            f"{path}: {error} Use the same version of the repository here and there, or copy it here again."
+        ) from None
     except (TypeError, KeyError, AttributeError, ValueError):
         raise _bad(path, f"has a damaged manifest (at {fingerprint[:12]})") from None
     if found != fingerprint:

@@ -359,7 +359,7 @@ def test_a_link_in_a_files_place_is_refused(tmp_path, there, here, kind):
     [
         (lambda m: m["runs"].update({RUNS[1].fingerprint: m["runs"].pop(FP)}), f"describes run {FP[:12]} under"),
         (lambda m: m["runs"][FP]["run"].update(train_seed=7), "describes run .* under the fingerprint"),
-        (lambda m: m["runs"][FP]["run"].update(engine=2), "engine 2.*same version of the repository"),
+        (lambda m: m["runs"][FP]["run"].update(engine=2), "engine 2.*Use the same version of the repository"),
         (lambda m: m["runs"][FP]["run"].pop("model"), "has a damaged manifest"),
         (lambda m: m["runs"][FP]["run"].update(model=5), "has a damaged manifest"),
         (lambda m: m["runs"][FP]["run"].update(more=5), "has a damaged manifest"),

@@ -78,14 +78,14 @@ export SLURM_CONF=$conf
 
 processes() { # pid and name of everything of SLURM's that is this cluster's; whole arguments are compared, never parts
     local pid what
-    grep -lszFx -e "$conf" -e "--socket=$folder/munge.sock" -e "--socket=$folder/db/sock" -e "SLURM_CONF=$conf" \
-        /proc/[0-9]*/cmdline /proc/[0-9]*/environ | cut -d/ -f3 | sort -un |
+    { grep -lszFx -e "$conf" -e "--socket=$folder/munge.sock" -e "--socket=$folder/db/sock" -e "SLURM_CONF=$conf" \
+        /proc/[0-9]*/cmdline /proc/[0-9]*/environ || true; } | cut -d/ -f3 | sort -un |
         while read -r pid; do
             what=$(cat "/proc/$pid/comm" 2>/dev/null) || continue
             case $what in munged | slurmctld | slurmscriptd | slurmd | slurmdbd | mariadbd) echo "$pid $what" ;; esac
         done
     for pid in $(pgrep -x slurmstepd); do # these overwrite their arguments and environment, but have their log open
-        [[ -z $(find "/proc/$pid/fd" -lname "$folder/log/slurmd.n[12]" -print -quit 2>/dev/null) ]] || echo "$pid slurmstepd"
+        [[ -z $(find "/proc/$pid/fd" -lname "$folder/log/slurmd.n[12]" -print -quit 2>/dev/null || true) ]] || echo "$pid slurmstepd"
     done
 }
 

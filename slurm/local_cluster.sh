@@ -6,17 +6,21 @@ usage() {
     cat <<'END'
 usage: slurm/local_cluster.sh COMMAND [options]
 
-A real one-machine SLURM cluster: two nodes (n1, n2) with two fake GPUs each, a partition `low` (the default; jobs may be
-preempted: SIGUSR2 or SIGTERM first, requeued after at most 10 s) and a partition `high` that preempts it. It needs no
-systemd and no root, and touches nothing outside its folder: own keys, sockets, ports and logs. Several can run at once.
+A real one-machine SLURM cluster: two nodes (n1, n2) with two fake GPUs each, a partition `low` (the default) and a
+partition `high` that preempts it: a job on low gets the signal of its --signal at once (the batch script only with B:),
+SIGTERM 10 to 15 s later, SIGKILL after 5 more, and is requeued. It needs no systemd and no root (then only its own user's
+jobs run), and touches nothing outside its folder: own keys, sockets, ports and logs. Several can run at once.
 
   up                start it, wait until both nodes are idle, print the line to eval; nothing to do if it is up
   env               print that line:   eval "$(slurm/local_cluster.sh env)"
   status            nodes, jobs and daemons; fails if the controller does not answer
   down              cancel all jobs, stop all daemons, remove the folder
   install           apt-get install what is missing (as root); no service is started by it
-  stop-controller, start-controller, stop-node NAME, start-node NAME
-                    for tests of faults: kill -9 the daemon (what runs in jobs goes on), start it again
+  for tests of faults (what runs in jobs goes on):
+  stop-controller   end slurmctld in order; it remembers all jobs
+  kill-controller   kill -9 slurmctld; what it learnt in its last seconds is lost: a job that has just begun may begin twice
+  stop-node NAME    kill -9 a node's slurmd; after some 30 s the node is down and its jobs are requeued
+  start-controller, start-node NAME
 
   --folder DIR      where everything is kept (default: ${XDG_RUNTIME_DIR:-/tmp}/xnets-slurm-USER)
   --accounting      up, install: also slurmdbd with its own MariaDB, so that sacct answers
@@ -62,7 +66,7 @@ while (($#)); do
     shift
 done
 case $command in
-    up | env | status | down | install | stop-controller | start-controller) ;;
+    up | env | status | down | install | stop-controller | kill-controller | start-controller) ;;
     stop-node | start-node) [[ $node == n1 || $node == n2 ]] || die "$command wants a node: n1 or n2, not '$node'." ;;
     "") die "say what to do: up, env, status, down or install; see --help." ;;
     *) die "there is no command '$command'; see --help." ;;
@@ -134,6 +138,7 @@ wait_for() { # SECONDS WHAT COMMAND...: until the command succeeds
 ours() { [[ -f $folder/xnets-slurm-cluster ]]; }
 answers() { ours && [[ -n $(pid_of slurmctld) ]] && timeout 10 scontrol ping 2>/dev/null | grep -q 'is UP'; }
 idle() { [[ $(timeout 10 sinfo -h -N -p low -t idle -o %N | wc -l) == 2 ]]; }
+gone() { ! [[ -e /proc/$1 ]] || grep -q '^State:.Z' "/proc/$1/status"; }
 need_up() { ours || die "no cluster is up in $folder; start one with: slurm/local_cluster.sh up --folder $folder"; }
 
 free_ports() { # N free ports, below those the kernel hands out
@@ -341,13 +346,14 @@ down() {
     else say "No cluster is up in $folder."; fi
 }
 
-stop() { # kill -9 a daemon, not its job steps
+stop() { # SIGNAL DAEMON [NODE]: end a daemon, not its job steps
     local pid
     need_up
-    pid=$(pid_of "$@")
+    pid=$(pid_of "${@:2}")
     [[ -n $pid ]] || die "${*: -1} is not running."
-    kill -9 "$pid"
-    say "Killed $* ($pid)."
+    kill "-$1" "$pid"
+    wait_for 15 "The end of ${*:2} is" gone "$pid"
+    say "Stopped ${*:2} ($pid)."
 }
 
 start() {
@@ -359,9 +365,10 @@ start() {
 
 case $command in
     env) need_up; show_env ;;
-    stop-controller) stop slurmctld ;;
+    stop-controller) stop TERM slurmctld ;;
+    kill-controller) stop KILL slurmctld ;;
     start-controller) start slurmctld ;;
-    stop-node) stop slurmd "$node" ;;
+    stop-node) stop KILL slurmd "$node" ;;
     start-node) start slurmd "$node" ;;
     *) "$command" ;;
 esac

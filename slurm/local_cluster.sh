@@ -115,7 +115,7 @@ members() { # pids of all that is this cluster's: the above, and what runs in it
         while read -r pid what; do
             if [[ $what == slurmstepd ]]; then below "$pid"; else echo "$pid"; fi
         done < <(processes)
-        for pid in $(grep -lszFx -e "SLURM_CLUSTER_NAME=$name" /proc/[0-9]*/environ | cut -d/ -f3); do
+        { grep -lszFx -e "SLURM_CLUSTER_NAME=$name" /proc/[0-9]*/environ || true; } | cut -d/ -f3 | while read -r pid; do
             if grep -qsz '^SLURMD_NODENAME=' "/proc/$pid/environ"; then echo "$pid"; fi # else it is the shell of an salloc
         done
     } | sort -un | grep -vx -e "$$" -e "$PPID" || true

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from experiments.local import end_with_parent
+from experiments.processes import end_with_parent
 from experiments.plan import make_plan
 from experiments.settings import read_settings
 from experiments.stages import STAGES

@@ -1,6 +1,7 @@
 """Do one task on one run, in this process: what every executor's workers call."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,54 +10,85 @@ from typing import Any
 import torch
 
 from experiments.provenance import provenance
+from experiments.settings import LocalSettings, Settings
 from experiments.store import Store
-from xnets.data import open_data
-from xnets.errors import XNetsError
+from xnets.data import PackedData, open_data
+from xnets.errors import Stopped, XNetsError
 from xnets.training import Run
 from xnets.training.loop import evaluate_run, train
 
 OnEpoch = Callable[[dict[str, Any]], None]
 
 
+def prepare_torch(local: LocalSettings, place: str) -> torch.device:
+    """Set this process's threads and determinism, and return its device."""
+    torch.set_num_threads(local.threads)
+    torch.use_deterministic_algorithms(local.deterministic)
+    if local.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return torch.device(place)
+
+
+def attempt(
+    task: str, run: Run, settings: Settings, device: torch.device, on_epoch: OnEpoch, stop: Callable[[], bool]
+) -> tuple[str, str | None]:  # fmt: skip
+    """execute(), its end in words: ("done", None), ("stopped", None) or ("failed", reason). Nothing is raised."""
+    try:
+        seconds = 60 * settings.local.checkpoint_minutes
+        execute(task, run, Store(settings.store), settings.data_folder, device, seconds, on_epoch, stop)
+    except Stopped:
+        return "stopped", None
+    except XNetsError as error:
+        return "failed", str(error)
+    except OSError as error:  # a disk that is full or went away
+        return "failed", f"{error.filename or settings.store}: {error.strerror}: free space, then start again"
+    except Exception as error:
+        return "failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return "done", None
+
+
 def execute(
     task: str, run: Run, store: Store, data_folder: Path, device: torch.device, checkpoint_seconds: float,
-    on_epoch: OnEpoch = lambda record: None,
+    on_epoch: OnEpoch = lambda record: None, stop: Callable[[], bool] = lambda: False,
 ) -> None:  # fmt: skip
-    """Train or evaluate `run` unless that is done, and leave the outcome in the store."""
+    """Train or evaluate `run` unless that is done, and leave the outcome in the store.
+
+    Whoever else is at this run (another machine, a job that SLURM believes dead) is waited for.
+    """
     data = open_data(data_folder / run.dataset)
     if data.digest != run.data_digest:
         raise XNetsError(
             f"The data in {data.folder} are not those that {run.label} was planned for: prepare them again."
         )
-    if task == "train" and store.result(run) is None:
-        _train(run, store, data, device, checkpoint_seconds, on_epoch)
-    elif task == "evaluate" and store.evaluation(run) is None:
-        seen = evaluate_run(run, data, store.folder(run), device)
-        if seen.pop("weights_sha256") != store.result(run)["weights_sha256"]:
-            raise XNetsError(
-                f"{store.folder(run)} holds another network than its result.json: delete it to train again."
-            )
-        store.write_evaluation(run, seen)
+    with store.working_on(run, stop):
+        if task == "train" and store.result(run) is None:
+            _train(run, store, data, device, checkpoint_seconds, on_epoch, stop)
+        elif task == "evaluate" and store.evaluation(run) is None:
+            seen = evaluate_run(run, data, store.folder(run), device)
+            if seen.pop("weights_sha256") != store.result(run)["weights_sha256"]:
+                raise XNetsError(
+                    f"{store.folder(run)} holds another network than its result.json: delete it to train again."
+                )
+            store.write_evaluation(run, seen)
 
 
 def _train(
-    run: Run, store: Store, data: Any, device: torch.device, checkpoint_seconds: float, on_epoch: OnEpoch
-) -> None:
+    run: Run, store: Store, data: PackedData, device: torch.device, checkpoint_seconds: float, on_epoch: OnEpoch,
+    stop: Callable[[], bool],
+) -> None:  # fmt: skip
     folder = store.folder(run)
-    started = time.time()
     log = folder / "history.jsonl"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        log.unlink(missing_ok=True)
-    except OSError as error:
-        raise XNetsError(f"Cannot write {folder} ({error.strerror}): choose another store in params.yaml.") from None
+    started = time.time()
+    about = provenance(device)
+    log.unlink(missing_ok=True)
 
     def note(record: dict[str, Any]) -> None:
         with open(log, "a") as file:
             file.write(json.dumps(record) + "\n")
         on_epoch(record)
 
-    result = train(run, data, folder, device, checkpoint_seconds, note)
-    about = {**provenance(device), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    about["seconds"] = round(time.time() - started, 2)
-    store.write_result(run, {"run": run.to_dict(), **result, "provenance": about})
+    with store.noted_attempt(run, {key: about[key] for key in ("host", "slurm_job", "device")}):
+        result = train(run, data, folder, device, checkpoint_seconds, note, stop)
+        about["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        about["seconds"] = round(time.time() - started, 2)
+        store.write_result(run, {"run": run.to_dict(), **result, "provenance": about})

@@ -1,27 +1,25 @@
 """The local executor: a bounded pool of worker processes on this machine, GPUs in turn.
 
 A worker does one task after another. One that dies (out of memory, kill -9) takes only its task down; all of them end
-with the process that started them, however that ends.
+with the process that started them, however that ends. SIGTERM and SIGUSR2 make a worker write its checkpoint first.
 """
 
 import multiprocessing
 import os
 import signal
-import sys
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
+from experiments.executors import OnEvent
+from experiments.processes import end_with_parent, how_it_ended, stop_on_signal, was_stopped
 from experiments.settings import Settings
 from experiments.store import Store
 from xnets.errors import XNetsError
 from xnets.training import Run
 
-OnEvent = Callable[[str, Run, Any], None]  # ("start" | "epoch" | "done" | "failed", run, record or reason)
+STOPPED = "it was stopped; it goes on from its checkpoint"
 
 
 @dataclass
@@ -34,25 +32,40 @@ class Worker:
 
 
 def run_locally(task: str, runs: list[Run], settings: Settings, on_event: OnEvent) -> dict[Run, str]:
-    """Do `task` ("train" or "evaluate") on each of `runs`, in their order; return the reasons of those that failed."""
+    """The executor "local": one such pool for a store at a time."""
+    with Store(settings.store).lock():
+        return run_in_pool(task, runs, settings, on_event)
+
+
+def run_in_pool(
+    task: str, runs: list[Run], settings: Settings, on_event: OnEvent, stopping: Callable[[], bool] = lambda: False,
+    devices: list[str] | None = None,
+) -> dict[Run, str]:  # fmt: skip
+    """Do `task` on each of `runs`, in their order, one worker for each of `devices` (default: places()).
+
+    Once `stopping` says True, no further run is begun.
+
+    Returns the reasons of those that failed, and of those that were stopped on the way.
+    """
     waiting, failed = list(reversed(runs)), {}
-    devices = places(settings, len(runs))
+    devices = devices or places(settings, len(runs))
     workers = [_start(settings, device) for device in devices]
 
     def give(worker: Worker) -> None:
-        worker.run = waiting.pop() if waiting else None
-        worker.pipe.send((task, worker.run.to_dict()) if worker.run else None)
-        if worker.run:
-            on_event("start", worker.run, None)
+        worker.run = waiting.pop()
+        worker.pipe.send((task, worker.run.to_dict()))
+        on_event("start", worker.run, None)
 
     def fail(run: Run, reason: str) -> None:
         failed[run] = reason
-        Store(settings.store).write_failure(run, reason)
+        if reason != STOPPED:
+            Store(settings.store).write_failure(run, reason)
         on_event("failed", run, reason)
 
     try:
         for worker in workers:
-            give(worker)
+            if waiting:
+                give(worker)
         while any(worker.run for worker in workers):
             ready = wait([worker.pipe for worker in workers if worker.run])
             for i, worker in enumerate(workers):
@@ -62,22 +75,28 @@ def run_locally(task: str, runs: list[Run], settings: Settings, on_event: OnEven
                     kind, content = worker.pipe.recv()
                 except (EOFError, ConnectionResetError):
                     worker.process.join()
-                    fail(worker.run, _how_it_ended(worker.process.exitcode))
-                    workers[i] = worker = _start(settings, devices[i])
-                    give(worker)
-                    continue
+                    code = worker.process.exitcode
+                    kind, content = ("stopped", None) if was_stopped(code) else ("failed", how_it_ended(code))
                 if kind == "epoch":
                     on_event("epoch", worker.run, content)
                     continue
-                if kind == "failed":
-                    fail(worker.run, content)
-                else:
+                if kind == "done":
                     on_event("done", worker.run, None)
-                give(worker)
+                else:
+                    fail(worker.run, STOPPED if kind == "stopped" else content)
+                worker.run = None
+                if waiting and not stopping():
+                    if kind == "stopped" or not worker.process.is_alive():
+                        worker.process.join()
+                        workers[i] = worker = _start(settings, devices[i])
+                    give(worker)
     finally:
         for worker in workers:
             if worker.run is not None:
-                worker.process.terminate()
+                worker.process.terminate()  # it writes its checkpoint
+            else:
+                worker.pipe.close()  # an idle one ends
+        for worker in workers:
             worker.process.join()
     return failed
 
@@ -112,56 +131,23 @@ def _start(settings: Settings, place: str) -> Worker:
     return Worker(process, ours)
 
 
-def _how_it_ended(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        memory = "; the machine may be out of memory: try fewer local.workers" if name == "SIGKILL" else ""
-        return f"its worker was killed ({name}){memory}"
-    return f"its worker ended with exit status {exitcode}"
-
-
 def _work(pipe: Connection, settings: Settings, place: str, parent: int) -> None:
     """A worker's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    stop = stop_on_signal()
     end_with_parent(parent)
-    import torch
+    from experiments.execute import attempt, prepare_torch
 
-    from experiments.execute import execute
-
-    torch.set_num_threads(settings.local.threads)
-    torch.use_deterministic_algorithms(settings.local.deterministic)
-    if settings.local.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    device, store = torch.device(place), Store(settings.store)
+    device = prepare_torch(settings.local, place)
     while True:
         try:
             given = pipe.recv()
         except EOFError:
             return
-        if given is None:
-            return
         task, said = given
-        try:
-            execute(
-                task, Run.from_dict(said), store, settings.data_folder, device,
-                60 * settings.local.checkpoint_minutes, lambda record: pipe.send(("epoch", record)),
-            )  # fmt: skip
-            pipe.send(("done", None))
-        except XNetsError as error:
-            pipe.send(("failed", str(error)))
-        except OSError as error:  # a disk that is full or went away
-            pipe.send(("failed", f"{error.filename or settings.store}: {error.strerror}: free space, then start again"))
-        except Exception as error:
-            pipe.send(("failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"))
-
-
-def end_with_parent(parent: int) -> None:
-    """End this process as soon as `parent` has ended, even by kill -9, so that nothing goes on unseen."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.25)
-        sys.stderr.flush()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+        outcome = attempt(
+            task, Run.from_dict(said), settings, device, lambda record: pipe.send(("epoch", record)), stop
+        )  # fmt: skip
+        pipe.send(outcome)
+        if outcome[0] == "stopped":
+            return

@@ -21,15 +21,18 @@ class Progress:
             bar_format="{desc} {percentage:3.0f}% |{bar:20}| {elapsed}<{remaining}{postfix}",
             mininterval=0.5 if sys.stderr.isatty() else 20, delay=0.1,
         )  # fmt: skip
-        self.stage = stage
+        self.stage, self.where = stage, ""
 
-    def on_event(self, kind: str, run: Run, content: Any) -> None:
+    def on_event(self, kind: str, run: Run | None, content: Any) -> None:
         """Take in one event of an executor."""
-        if kind == "epoch":
+        if run is None:
+            self.where = content
+            self.bar.set_postfix_str(content, refresh=False)
+        elif kind == "epoch":
             epochs = content["epoch"] + 1
             self._advance(run, self.weights[run] * epochs / run.protocol.epochs)
             text = f"{run.label} epoch {epochs}/{run.protocol.epochs}, test {content['test_top1']:.1f} %"
-            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.set_postfix_str(f"{self.where}; {text}" if self.where else text, refresh=False)
         elif kind in ("done", "failed"):
             self._advance(run, self.weights[run])
             self.done += kind == "done"

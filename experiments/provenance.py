@@ -1,5 +1,6 @@
 """Where and with what a run was computed: recorded beside its result, never part of its fingerprint."""
 
+import json
 import os
 import platform
 import socket
@@ -7,6 +8,9 @@ import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+
+COMMIT_NOTE = Path(__file__).parent.parent / ".commit.json"  # in a copy that slurm.snapshot has made
 
 
 def provenance(device: Any) -> dict[str, Any]:
@@ -25,13 +29,23 @@ def provenance(device: Any) -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "platform": platform.platform(),
         "host": socket.gethostname(),
-        "slurm_job": os.environ.get("SLURM_JOB_ID"),
-        **_commit(),
+        "slurm_job": slurm_job(),
+        **commit(),
     }
 
 
+def slurm_job() -> str | None:
+    """The job this process belongs to, an array's task as ARRAY_TASK; None outside of SLURM."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
 @cache
-def _commit() -> dict[str, Any]:
+def commit() -> dict[str, Any]:
+    """The git commit of the code, and whether files differ from it; a frozen copy of the code brings a note of it."""
+    if COMMIT_NOTE.exists():
+        return json.loads(COMMIT_NOTE.read_text())
+
     def git(*args: str) -> str | None:
         done = subprocess.run(["git", *args], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
         return done.stdout.strip() if done.returncode == 0 else None

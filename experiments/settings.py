@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
+from experiments.executors import executor_names
 from experiments.scales import read_scales
 from xnets.errors import XNetsError
 
 ITEMS = ("table1", "table2", "table3", "table4", "table5", "figure3", "figure4", "figure5", "figure6")
-EXECUTORS = ("local",)
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -37,6 +37,17 @@ class LocalSettings:
 
 
 @dataclass(frozen=True)
+class SlurmSettings:
+    """Which cluster the executor "slurm" uses; everything else about it is in its file."""
+
+    cluster: str = "generic"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cluster, str) or not self.cluster:
+            raise XNetsError(f"params.yaml: slurm.cluster must be a name or a file, not {self.cluster!r}.")
+
+
+@dataclass(frozen=True)
 class Settings:
     """What params.yaml says. seeds: item -> a number, or network -> number."""
 
@@ -47,6 +58,7 @@ class Settings:
     data_folder: Path = Path("data")
     sources: dict[str, str | None] = field(default_factory=dict)
     local: LocalSettings = field(default_factory=LocalSettings)
+    slurm: SlurmSettings = field(default_factory=SlurmSettings)
 
     @property
     def results(self) -> Path:
@@ -70,14 +82,16 @@ def read_settings(path: Path = Path("params.yaml")) -> Settings:
         raise XNetsError(f"{path} is not valid YAML{where}: mend it, or take it back from git.") from None
     if not isinstance(said, dict):
         raise XNetsError(f"{path} is empty: take it back from git.")
-    check_keys(path.name, said, ("scale", "seeds", "data", "store", "executor", "local"))
-    for key in ("seeds", "data", "local"):
+    check_keys(path.name, said, ("scale", "seeds", "data", "store", "executor", "local", "slurm"))
+    for key in ("seeds", "data", "local", "slurm"):
         if not isinstance(said.get(key) or {}, dict):
             raise XNetsError(f"{path.name}: {key} must be a list of `name: value` lines, not {said[key]!r}.")
     data = said.get("data") or {}
     check_keys(f"{path.name}: data", data, ("folder", "sources"))
     local = said.get("local") or {}
     check_keys(f"{path.name}: local", local, [f.name for f in fields(LocalSettings)])
+    slurm = said.get("slurm") or {}
+    check_keys(f"{path.name}: slurm", slurm, [f.name for f in fields(SlurmSettings)])
     sources = data.get("sources") or {}
     if not isinstance(sources, dict) or not all(isinstance(s, str | None) for s in sources.values()):
         raise XNetsError(
@@ -87,11 +101,11 @@ def read_settings(path: Path = Path("params.yaml")) -> Settings:
         if not isinstance(folder, str) or not folder:
             raise XNetsError(f"{path.name}: {key} must be the name of a folder, not {folder!r}.")
     check_choice("scale", said.get("scale"), list(read_scales()))
-    check_choice("executor", said.get("executor", "local"), EXECUTORS)
+    check_choice("executor", said.get("executor", "local"), executor_names())
     return Settings(
         scale=said["scale"], seeds=_checked_seeds(said.get("seeds") or {}), executor=said.get("executor", "local"),
         store=Path(said.get("store", "store")), data_folder=Path(data.get("folder", "data")),
-        sources=sources, local=LocalSettings(**local),
+        sources=sources, local=LocalSettings(**local), slurm=SlurmSettings(**slurm),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.estimate import Estimate
-from experiments.local import run_locally
+from experiments.executors import find_executor
 from experiments.plan import Plan
 from experiments.progress import Progress
 from experiments.results import graph_file, write_folder
@@ -15,8 +15,6 @@ from xnets.errors import XNetsError
 from xnets.files import read_json, write_atomically, write_json
 from xnets.graphs import combined_hash
 from xnets.training import Run
-
-EXECUTORS = {"local": run_locally}
 
 
 def prepare(plan: Plan) -> None:
@@ -93,24 +91,23 @@ def _do(task: str, plan: Plan, read: Any) -> dict[Run, dict[str, Any]]:
     """Do `task` on every run that lacks it, and return what `read` finds in the store for all of them."""
     settings, store = plan.settings, Store(plan.settings.store)
     runs = plan.runs()
-    with store.lock():
-        lacking = [run for run in runs if read(store, run) is None]
-        done = len(runs) - len(lacking)
-        if lacking:
-            estimate = Estimate(plan)
-            lacking.sort(key=estimate.seconds, reverse=True)
-            progress = Progress(task, lacking, estimate.seconds, done)
-            try:
-                failed = EXECUTORS[settings.executor](task, lacking, settings, progress.on_event)
-            finally:
-                progress.close()
-            if failed:
-                reasons = "".join(f"\n  {run.label}: {reason}" for run, reason in failed.items())
-                raise XNetsError(
-                    f"{len(failed)} of {len(runs)} runs failed and the others are kept; `dvc repro` tries these again:"
-                    f"{reasons}"
-                )
-        say(f"{task}: {len(runs)} runs, {done} were done before")
+    lacking = [run for run in runs if read(store, run) is None]
+    done = len(runs) - len(lacking)
+    if lacking:
+        executor, estimate = find_executor(settings.executor), Estimate(plan)
+        lacking.sort(key=estimate.seconds, reverse=True)
+        progress = Progress(task, lacking, estimate.seconds, done)
+        try:
+            failed = executor(task, lacking, settings, progress.on_event)
+        finally:
+            progress.close()
+        if failed:
+            reasons = "".join(f"\n  {run.label}: {reason}" for run, reason in failed.items())
+            raise XNetsError(
+                f"{len(failed)} of {len(runs)} runs failed and the others are kept; `dvc repro` tries these again:"
+                f"{reasons}"
+            )
+    say(f"{task}: {len(runs)} runs, {done} were done before")
     return {run: read(store, run) for run in runs}
 
 

@@ -6,17 +6,21 @@ model.pt         the trained network
 result.json      what it computed, and its provenance; written last: a run is done when this is there and valid
 evaluation.json  the test set seen by the trained network
 failure.json     why the last attempt ended without a result
+attempts.jsonl   a line when an attempt at training starts, and one when it ends: where, when, how
+.lock            held by whoever is at the run
 """
 
 import contextlib
+import errno
 import fcntl
+import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from xnets.errors import XNetsError
+from xnets.errors import Stopped, XNetsError
 from xnets.files import read_json, write_json
 from xnets.training import Run
 
@@ -47,7 +51,7 @@ class Store:
     def write_result(self, run: Run, result: dict[str, Any]) -> None:
         """Make the run done."""
         write_json(self.folder(run) / "result.json", {"fingerprint": run.fingerprint, **result})
-        (self.folder(run) / "failure.json").unlink(missing_ok=True)
+        self.forget_failure(run)
 
     def write_evaluation(self, run: Run, evaluation: dict[str, Any]) -> None:
         """Keep the run's evaluation."""
@@ -57,6 +61,60 @@ class Store:
         """Keep why an attempt failed; if even that cannot be written, the caller's report has it."""
         with contextlib.suppress(XNetsError):
             write_json(self.folder(run) / "failure.json", {"label": run.label, "reason": reason})
+
+    def forget_failure(self, run: Run) -> None:
+        """For another attempt."""
+        (self.folder(run) / "failure.json").unlink(missing_ok=True)
+
+    def is_done(self, run: Run) -> bool:
+        """Whether there is a result, without reading it."""
+        return (self.folder(run) / "result.json").exists()
+
+    def history(self, run: Run) -> list[dict[str, Any]]:
+        """The epochs of the attempt that is under way, or of the last one; a line that is being written is left out."""
+        return _read_lines(self.folder(run) / "history.jsonl")
+
+    def attempts(self, run: Run) -> list[dict[str, Any]]:
+        """attempts.jsonl: {"began", "host", ...} and {"ended", "how"} in turn; one that was killed has no end."""
+        return _read_lines(self.folder(run) / "attempts.jsonl")
+
+    @contextlib.contextmanager
+    def noted_attempt(self, run: Run, where: dict[str, Any]) -> Iterator[None]:
+        """Note in attempts.jsonl that an attempt begins, and how it ends."""
+
+        def note(line: dict[str, Any]) -> None:
+            with open(self.folder(run) / "attempts.jsonl", "a") as file:
+                file.write(json.dumps(line) + "\n")
+
+        note({"began": _now(), "pid": os.getpid(), **where})
+        how = "done"
+        try:
+            yield
+        except BaseException as error:
+            how = type(error).__name__.lower()
+            raise
+        finally:
+            note({"ended": _now(), "how": how})
+
+    @contextlib.contextmanager
+    def working_on(self, run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Hold `run`: nobody else trains it meanwhile, on any machine that shares this disk and its locks.
+
+        Whoever holds it now is waited for; the lock of a killed process is gone with it. Raises Stopped if `stop`
+        says True before, XNetsError if the store cannot be written.
+        """
+        path = self.folder(run) / ".lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise XNetsError(f"Cannot write {path} ({error.strerror}): choose another store in params.yaml.") from None
+        with file:
+            while not _locked(file.fileno()):
+                if stop():
+                    raise Stopped(f"{run.label} was not begun: another process is at it.")
+                time.sleep(0.5)
+            yield
 
     def _read(self, run: Run, name: str, purpose: str) -> dict[str, Any] | None:
         path = self.folder(run) / name
@@ -113,3 +171,27 @@ class Store:
         finally:
             with contextlib.suppress(OSError):
                 probe.unlink(missing_ok=True)
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether the file could be locked; True as well where the disk knows no locks (some Lustre), at one's own risk."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+    return True
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_text().split("\n")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines[:-1] if line]  # the last piece is empty, or still being written
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -6,3 +6,7 @@ class XNetsError(ValueError):
 
     The command line prints the sentence and exits with 2; in Python it is an ordinary ValueError.
     """
+
+
+class Stopped(XNetsError):
+    """A run was asked to stop before its end; what it has reached is in its checkpoint."""

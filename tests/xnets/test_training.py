@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from xnets.errors import XNetsError
+from xnets.errors import Stopped, XNetsError
 from xnets.files import write_atomically, write_json
 from xnets.models import ModelSpec
 from xnets.training import Protocol, Run
-from xnets.training.loop import CHECKPOINT, MODEL, Diverged, Stopped, build_run, evaluate_run, train
+from xnets.training.loop import CHECKPOINT, MODEL, Diverged, build_run, evaluate_run, train
 
 CPU = torch.device("cpu")
 SHORT = Protocol(

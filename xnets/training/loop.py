@@ -14,7 +14,7 @@ from torch import nn
 
 from xnets.data.batches import Batches
 from xnets.data.packed import PackedData
-from xnets.errors import XNetsError
+from xnets.errors import Stopped, XNetsError
 from xnets.graphs import combined_hash
 from xnets.layers import ExpanderLayer
 from xnets.models import build_spec
@@ -31,10 +31,6 @@ _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 class Diverged(XNetsError):
     """The loss is no longer a number."""
-
-
-class Stopped(XNetsError):
-    """Training was asked to stop before its end; its checkpoint is written."""
 
 
 def build_run(run: Run, device: torch.device) -> nn.Module:

@@ -1,0 +1,105 @@
+"""What SLURM says: the jobs of ours it holds, its limits, and why a job ended. Works with and without accounting."""
+
+import getpass
+import re
+import subprocess
+from dataclasses import dataclass
+
+from xnets.errors import XNetsError
+
+PREFIX = "xnets-"  # of all our jobs' names
+TIMEOUT = 60
+
+
+class NoAnswer(XNetsError):
+    """SLURM is not there, or does not answer now."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that is queued or running, one task of an array. id: as scancel takes it; place: its nodes."""
+
+    id: str
+    state: str
+    why: str
+    place: str
+
+    @property
+    def running(self) -> bool:
+        """Rather than waiting for its turn, or for its next one after a requeue."""
+        return self.state in ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SUSPENDED")
+
+
+def ask(*command: str) -> str:
+    """A SLURM command's output. Raises NoAnswer if it is not installed or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    except FileNotFoundError:
+        raise NoAnswer(
+            f"SLURM's {command[0]} is not on this machine: log in to your cluster, or try one on this machine with "
+            "slurm/local_cluster.sh up."
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise NoAnswer(f"SLURM's {command[0]} did not answer within {TIMEOUT} seconds.") from None
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise NoAnswer(f"SLURM's {command[0]} failed: {said[-1] if said else f'exit status {done.returncode}'}.")
+    return done.stdout
+
+
+def live_jobs() -> dict[tuple[str, int], Job]:
+    """Every job of ours that SLURM still holds, by its name and its place in its array."""
+    lines = ask("squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%F|%K|%j|%T|%r|%N")
+    jobs = {}
+    for line in lines.splitlines():
+        number, index, name, state, why, place = line.split("|", 5)
+        if name.startswith(PREFIX):
+            single = not index.isdigit()
+            jobs[name, 0 if single else int(index)] = Job(number if single else f"{number}_{index}", state, why, place)
+    return jobs
+
+
+def max_array_size() -> int:
+    """How many tasks an array may have on this cluster."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"))
+    return max(1, int(found.group(1))) if found else 1000
+
+
+def cancel(ids: list[str]) -> None:
+    """scancel them; one that ended meanwhile is no mistake."""
+    for start in range(0, len(ids), 500):
+        ask("scancel", *ids[start : start + 500])
+
+
+def why_ended(id: str) -> str:
+    """In words, why a job that is gone has left no result; from accounting, else from what the controller remembers."""
+    state, code = _from_accounting(id) or _from_controller(id) or ("", "")
+    if state.startswith("CANCELLED"):
+        return f"its job {id} was cancelled"
+    if state.startswith("OUT_OF_ME"):
+        return f"its job {id} ran out of memory: raise memory_gb in the cluster's file, or lower runs_at_once"
+    if state == "TIMEOUT":
+        return f"its job {id} ran out of time before its checkpoint was written: raise signal_seconds"
+    if state == "NODE_FAIL":
+        return f"the node of its job {id} failed"
+    if state:
+        return f"its job {id} ended as {state.lower()}{f' with exit status {code}' if code not in ('', '0:0') else ''}"
+    return f"its job {id} is gone and SLURM no longer knows why"
+
+
+def _from_accounting(id: str) -> tuple[str, str] | None:
+    try:
+        lines = ask("sacct", "-X", "-n", "-P", "-o", "State,ExitCode", "-j", id).splitlines()
+    except NoAnswer:
+        return None
+    state, _, code = (lines[-1] if lines else "").partition("|")
+    return (state, code) if state else None
+
+
+def _from_controller(id: str) -> tuple[str, str] | None:
+    try:
+        text = ask("scontrol", "show", "job", id)
+    except NoAnswer:
+        return None
+    state, code = re.search(r"JobState=(\S+)", text), re.search(r"ExitCode=(\S+)", text)
+    return (state.group(1), code.group(1) if code else "") if state else None

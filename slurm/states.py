@@ -1,0 +1,73 @@
+"""What each run is at: done, running, queued, failed or missing. The store says what is done; SLURM what is under way."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from experiments.store import Store
+from slurm.queue import Job, why_ended
+from slurm.sweeps import Placed
+from xnets.training import Run
+
+KINDS = ("done", "running", "queued", "failed", "missing")
+SUBMITTING = 120  # seconds that a submission may take from its record to SLURM's answer
+
+
+@dataclass(frozen=True)
+class State:
+    """kind: one of KINDS. job: SLURM's id while queued or running. why: it failed, or still waits."""
+
+    kind: str
+    job: str | None = None
+    why: str = ""
+
+
+def run_states(
+    runs: Iterable[Run], store: Store, places: dict[str, Placed], jobs: dict[tuple[str, int], Job],
+    keep_failures: bool = True,
+) -> dict[Run, State]:  # fmt: skip
+    """The state of each run, given SLURM's live jobs.
+
+    Unless keep_failures is False, it is asked once why a vanished job ended, and kept: SLURM soon forgets.
+    """
+    ended: dict[tuple[str, int], str] = {}
+    states = {}
+    for run in runs:
+        if store.is_done(run):
+            states[run] = State("done")
+            continue
+        reason, placed = store.failure(run), places.get(run.fingerprint)
+        job = jobs.get(placed.key) if placed else None
+        if reason:
+            states[run] = State("failed", why=reason)
+        elif job:
+            states[run] = _alive(run, store, job)
+        elif placed is None:
+            states[run] = State("missing")
+        else:
+            states[run] = _gone(run, store, placed, ended, keep_failures)
+    return states
+
+
+def _alive(run: Run, store: Store, job: Job) -> State:
+    if not job.running:
+        return State("queued", job.id, job.why)
+    attempts = store.attempts(run)
+    at_it = bool(attempts) and "ended" not in attempts[-1]
+    return State("running" if at_it else "queued", job.id, job.place if at_it else "its job is at another run")
+
+
+def _gone(run: Run, store: Store, placed: Placed, ended: dict[tuple[str, int], str], keep: bool) -> State:
+    """It was put into a job that SLURM does not hold any more."""
+    id = placed.array.job_id(placed.index)
+    if id is None:  # never heard of again: interrupted while it was submitted, or being submitted right now
+        recent = time.time() - placed.sweep.created < SUBMITTING
+        return State("queued", why="it is being submitted") if recent else State("missing")
+    if not keep:
+        return State("failed", why="its job is gone")
+    if placed.key not in ended:
+        ended[placed.key] = why_ended(id)
+    if store.is_done(run):  # between the two looks
+        return State("done")
+    store.write_failure(run, ended[placed.key])
+    return State("failed", why=ended[placed.key])

@@ -1,0 +1,108 @@
+"""Send runs to the cluster: what nobody has in hand yet, in arrays, with the code as it is now."""
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import submitit
+
+from experiments.provenance import commit
+from experiments.settings import Settings
+from experiments.store import Store
+from slurm.job import PackJob
+from slurm.packs import make_packs
+from slurm.preset import Preset, Shape
+from slurm.queue import live_jobs, max_array_size
+from slurm.snapshot import freeze_code
+from slurm.states import run_states
+from slurm.sweeps import Array, Sweep, last_places, new_sweep, numbered, read_sweeps, records
+from xnets.errors import XNetsError
+from xnets.training import Run
+
+TIMEOUTS = 10**6  # how often submitit may requeue a job: as often as it takes, PackJob says when it is in vain
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What came of a submission. attached: runs that a job has in hand already; sweep: None if nothing was sent."""
+
+    attached: list[Run]
+    sent: list[Run]
+    jobs: int
+    sweep: Sweep | None
+
+
+def submit(
+    task: str, runs: list[Run], settings: Settings, preset: Preset, seconds: Callable[[Run], float]
+) -> Submitted:
+    """Submit those of `runs` that no live job holds. seconds: expected of a run, to fill jobs.
+
+    Raises XNetsError if SLURM does not answer, or refuses a job (what it took before that is kept and found again).
+    """
+    store = Store(settings.store)
+    with store.lock():
+        longest = max_array_size()
+        states = run_states(runs, store, last_places(read_sweeps(store)), live_jobs(), keep_failures=False)
+        attached = [run for run in runs if states[run].kind in ("running", "queued")]
+        sent = [run for run in runs if run not in set(attached)]
+        if not sent:
+            return Submitted(attached, sent, 0, None)
+        for run in sent:
+            store.forget_failure(run)
+        packs = make_packs(sent, preset, seconds)
+        code = freeze_code((records(store) / "code").resolve())
+        about = {"preset": preset.to_dict(), "code": str(code), **commit()}
+        sweep = new_sweep(store, task, packs, longest, about)
+        by_fingerprint = {run.fingerprint: run for run in sent}
+        for array in sweep.arrays:
+            jobs = [
+                PackJob(task, tuple(by_fingerprint[f] for f in pack), _elsewhere(settings), preset, array.shape)
+                for pack in array.packs
+            ]
+            share = max(1, preset.at_most * len(array.packs) // len(packs))
+            number = _sbatch(_executor(sweep, array, preset, code, share), jobs)
+            sweep = numbered(sweep, array.name, number)
+    return Submitted(attached, sent, len(packs), sweep)
+
+
+def _elsewhere(settings: Settings) -> Settings:
+    """The settings with absolute folders: a job starts in another one."""
+    return replace(settings, store=settings.store.resolve(), data_folder=settings.data_folder.resolve())
+
+
+def _executor(sweep: Sweep, array: Array, preset: Preset, code: Path, at_a_time: int) -> submitit.SlurmExecutor:
+    executor = submitit.SlurmExecutor(sweep.jobs_folder.resolve(), max_num_timeout=TIMEOUTS, python=preset.python)
+    executor.update_parameters(**parameters(array.name, array.shape, preset, code, at_a_time))
+    return executor
+
+
+def parameters(name: str, shape: Shape, preset: Preset, code: Path, at_a_time: int) -> dict:
+    """What sbatch is asked for, as submitit names it."""
+    asked = {
+        "job_name": name, "partition": preset.partition, "account": preset.account, "qos": preset.qos,
+        "constraint": preset.constraint, "gres": preset.gres, "time": preset.time_minutes,
+        "nodes": shape.nodes, "ntasks_per_node": shape.tasks, "cpus_per_task": preset.cpus,
+        "mem": f"{round(1024 * preset.memory_gb)}MB" if preset.memory_gb else None,
+        "gpus_per_node": preset.gpus * shape.tasks if preset.gpus and not preset.gres else None,
+        "signal_delay_s": preset.signal_seconds, "array_parallelism": at_a_time,
+        # the frozen code comes before whatever is installed, and no folder of the user's comes before it
+        "setup": [f"export PYTHONPATH={code}", "export PYTHONSAFEPATH=1", *preset.setup],
+        "srun_args": ["--kill-on-bad-exit=1"] if shape.processes > 1 else None,
+        "additional_parameters": {"chdir": str(code), "requeue": True, **preset.sbatch},
+    }  # fmt: skip
+    return {key: value for key, value in asked.items() if value is not None}
+
+
+def _sbatch(executor: submitit.SlurmExecutor, jobs: list[PackJob]) -> str:
+    """Submit an array, or a plain job if it is only one; its number."""
+    try:
+        with executor.batch():
+            submitted = [executor.submit(job) for job in jobs]
+        return submitted[0].job_id.split("_")[0]
+    except submitit.core.utils.FailedJobError as error:
+        said = [line for line in str(error).splitlines() if "error" in line.lower()] or str(error).splitlines()
+        raise XNetsError(f"SLURM refused the jobs ({said[-1].strip()}): mend the cluster's file.") from None
+    except subprocess.CalledProcessError as error:
+        raise XNetsError(f"SLURM refused the jobs ({error}): mend the cluster's file.") from None
+

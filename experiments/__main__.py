@@ -4,8 +4,8 @@ import argparse
 import os
 import sys
 
-from experiments.processes import end_with_parent
 from experiments.plan import make_plan
+from experiments.processes import end_with_parent
 from experiments.settings import read_settings
 from experiments.stages import STAGES
 from xnets.cli import run_command

@@ -1,7 +1,6 @@
-"""`xnets sweep` and `xnets train`: what the pipeline would do before it does it, and one run by itself."""
+"""`xnets train`: one run by itself."""
 
 import argparse
-from collections import Counter
 from pathlib import Path
 
 
@@ -45,58 +44,3 @@ def add_train(commands: argparse._SubParsersAction) -> None:
         train_one(args)
 
     parser.set_defaults(run=run)
-
-
-def add_sweep(commands: argparse._SubParsersAction) -> None:
-    """Add `xnets sweep` to `xnets`."""
-    parser = commands.add_parser("sweep", help="the runs of params.yaml: what there is to do")
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    plan = actions.add_parser("plan", help="runs done and missing, table by table, and the time they will take")
-    plan.add_argument("--scale", help="instead of the one in params.yaml")
-    plan.add_argument("--runs", action="store_true", help="list every run")
-    plan.set_defaults(run=_plan)
-
-
-def _plan(args: argparse.Namespace) -> None:
-    from dataclasses import replace
-
-    from experiments.estimate import Estimate
-    from experiments.local import places
-    from experiments.plan import make_plan
-    from experiments.scales import read_scales
-    from experiments.settings import check_choice, read_settings
-    from experiments.store import Store
-
-    settings = read_settings()
-    if args.scale:
-        check_choice("scale", args.scale, list(read_scales()))
-        settings = replace(settings, scale=args.scale)
-    plan = make_plan(settings)
-    workers = places(settings, 10**6)
-    store, estimate = Store(settings.store), Estimate(plan, workers[0].split(":")[0])
-    items = plan.runs_of_items(missing_ok=True)
-    state = {run: "done" if store.result(run) else "to train" for runs in items.values() for run in runs}
-    print(f"scale {settings.scale}: {plan.about}")
-    print(f"{'':10}{'runs':>6}{'done':>6}{'to train':>10}   time of one worker, were it alone")
-    for item, wanted in items.items():
-        missing = [run for run in wanted if state[run] != "done"]
-        time = duration(sum(map(estimate.seconds, missing)))
-        print(f"{item:10}{len(wanted):6}{len(wanted) - len(missing):6}{len(missing):10}   {time}")
-    counts = Counter(state.values())
-    missing = [run for run in state if state[run] != "done"]
-    time = duration(sum(map(estimate.seconds, missing)) / len(workers))
-    where = f"{len(workers)} worker{'s' * (len(workers) > 1)} ({workers[0].split(':')[0]})"
-    print(
-        f"{'together':10}{len(state):6}{counts['done']:6}{counts['to train']:10}   {time} on {where}; rows share runs"
-    )
-    if args.runs:
-        for run in state:
-            print(f"  {state[run]:9}{duration(estimate.seconds(run)):>10}  {run.fingerprint[:12]}  {run.label}")
-
-
-def duration(seconds: float) -> str:
-    """1.5 h, 12 min, 8 s, 3 days: one figure and its unit."""
-    for length, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}" if seconds < 10 * length else f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"

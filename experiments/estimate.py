@@ -1,8 +1,8 @@
-"""How long a run will take: from finished runs of the same configuration, else from its size."""
+"""How long a run will take: from finished runs of its configuration, else from its size and the speed seen so far."""
 
 import csv
-from functools import cache
-from statistics import mean
+from functools import cached_property
+from statistics import mean, median
 
 from experiments.costs import trained_size
 from experiments.plan import Plan
@@ -19,7 +19,7 @@ TRAIN_IMAGES = {"digits": 1297, "cifar10": 50_000, "cifar100": 50_000, "imagenet
 
 
 class Estimate:
-    """Seconds of each run of a plan on one worker."""
+    """Seconds of each run of a plan on one worker. device: the kind of it, "cpu" or "cuda"."""
 
     def __init__(self, plan: Plan, device: str = "cpu") -> None:
         self.plan, self.device = plan, device
@@ -27,22 +27,37 @@ class Estimate:
 
     def seconds(self, run: Run) -> float:
         """Of the whole run."""
-        return self._measured(run) or self._from_size(run)
+        measured = self._measured.get(_cell(run))
+        return measured if measured is not None else self._from_size(run) * self._slowness
 
-    @cache  # noqa: B019 - lives as long as one command
-    def _measured_by_cell(self) -> dict[tuple, float]:
+    @property
+    def basis(self) -> str:
+        """What the figures rest on, for people."""
+        n = len(self._measured)
+        return f"measured on {n} configurations, the others from their size" if n else "rough, from sizes alone"
+
+    @cached_property
+    def _measured(self) -> dict[tuple, float]:
+        """Mean seconds of the finished runs of each configuration, on this kind of device."""
         store, times = Store(self.plan.settings.store), {}
         for run in self.plan.runs(missing_ok=True):
             try:
                 result = store.result(run)
             except XNetsError:
                 continue  # the train stage will speak of it
-            if result:
+            if result and ("cuda" if result["provenance"]["cuda"] else "cpu") == self.device:
                 times.setdefault(_cell(run), []).append(result["provenance"]["seconds"])
         return {cell: mean(seconds) for cell, seconds in times.items()}
 
-    def _measured(self, run: Run) -> float | None:
-        return self._measured_by_cell().get(_cell(run))
+    @cached_property
+    def _slowness(self) -> float:
+        """How much longer finished runs took than their sizes say; 1 before there are any."""
+        ratios = [
+            self._measured[_cell(run)] / self._from_size(run)
+            for run in {_cell(run): run for run in self.plan.runs(missing_ok=True)}.values()
+            if _cell(run) in self._measured
+        ]
+        return median(ratios) if ratios else 1.0
 
     def _from_size(self, run: Run) -> float:
         layers, macs = self.sizes[run.model, run.dataset]

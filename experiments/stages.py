@@ -70,7 +70,7 @@ def train(plan: Plan) -> None:
     """Train what the store lacks, then write runs/: what each run computed, without where and when."""
     results = _do("train", plan, Store.result)
     for run, result in results.items():
-        _check_graphs(plan, run, result)
+        check_result(plan, run, result)
     write_folder(plan.settings.results / "runs", {run.label: _science(result) for run, result in results.items()})
 
 
@@ -116,8 +116,8 @@ def _science(result: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in result.items() if key != "provenance"}
 
 
-def _check_graphs(plan: Plan, run: Run, result: dict[str, Any]) -> None:
-    """The graphs a run used must be those that the sample stage recorded."""
+def check_result(plan: Plan, run: Run, result: dict[str, Any]) -> None:
+    """Raise XNetsError unless the graphs a run used are those that the sample stage recorded."""
     path = graph_file(plan, run.model, run.graph_seed)
     recorded = (
         [layer["hash"] for layer in read_json(path, "and run `dvc repro sample`")["layers"]] if path.exists() else []

@@ -161,5 +161,7 @@ def _contradictions(get: dict[str, Any], threads: int) -> list[str]:
             f"{get['cpus']}: raise cpus or lower runs_at_once."
         )
     if get["scratch"] and not os.path.isabs(os.path.expandvars(get["scratch"])) and "$" not in get["scratch"]:
-        found.append(f"scratch must be an absolute folder on the nodes, or begin with a variable, not {get['scratch']!r}.")
+        found.append(
+            f"scratch must be an absolute folder on the nodes, or begin with a variable, not {get['scratch']!r}."
+        )
     return found

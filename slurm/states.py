@@ -1,4 +1,4 @@
-"""What each run is at: done, running, queued, failed or missing. The store says what is done; SLURM what is under way."""
+"""What each run is at: the store says what is done and what failed, SLURM what is under way."""
 
 import time
 from collections.abc import Iterable

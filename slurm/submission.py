@@ -105,4 +105,3 @@ def _sbatch(executor: submitit.SlurmExecutor, jobs: list[PackJob]) -> str:
         raise XNetsError(f"SLURM refused the jobs ({said[-1].strip()}): mend the cluster's file.") from None
     except subprocess.CalledProcessError as error:
         raise XNetsError(f"SLURM refused the jobs ({error}): mend the cluster's file.") from None
-

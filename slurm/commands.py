@@ -1,0 +1,292 @@
+"""What the actions of `xnets sweep` do."""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from experiments.duration import duration
+from experiments.estimate import Estimate
+from experiments.local import places
+from experiments.plan import Plan, make_plan
+from experiments.scales import read_scales
+from experiments.settings import SlurmSettings, check_choice, read_settings
+from experiments.stages import check_result
+from experiments.store import Store
+from slurm import queue
+from slurm.packs import make_packs
+from slurm.preset import Preset, read_preset
+from slurm.states import KINDS, State, run_states
+from slurm.submission import Submitted, submit
+from slurm.sweeps import Placed, last_places, read_sweeps
+from xnets.errors import XNetsError
+from xnets.training import Run
+
+SHOWN = 20  # lines of a kind, unless all runs are asked for
+
+
+@dataclass
+class Sweep:
+    """What every action looks at: the plan, the store, the cluster's preset and what SLURM holds."""
+
+    plan: Plan
+    preset: Preset
+
+    @classmethod
+    def asked(cls, args: argparse.Namespace) -> "Sweep":
+        """As params.yaml and the command line say."""
+        settings = read_settings()
+        if args.scale:
+            check_choice("scale", args.scale, list(read_scales()))
+            settings = replace(settings, scale=args.scale)
+        if args.cluster:
+            settings = replace(settings, slurm=SlurmSettings(args.cluster))
+        return cls(make_plan(settings), read_preset(settings.slurm.cluster, settings.local.threads))
+
+    @property
+    def store(self) -> Store:
+        return Store(self.plan.settings.store)
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.preset.gpus or self.preset.gres else "cpu"
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        return self.plan.runs()
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        return Estimate(self.plan, self.device)
+
+    @cached_property
+    def placed(self) -> dict[str, Placed]:
+        return last_places(read_sweeps(self.store))
+
+    def states(self, runs: list[Run]) -> dict[Run, State]:
+        """Raises queue.NoAnswer if SLURM has to be asked and does not answer."""
+        asked = any(run.fingerprint in self.placed and not self.store.is_done(run) for run in runs)
+        return run_states(runs, self.store, self.placed, queue.live_jobs() if asked else {})
+
+    def seconds_left(self, run: Run) -> float:
+        """Of one run, from its last epoch on."""
+        epochs = run.protocol.epochs
+        return self.estimate.seconds(run) * (epochs - min(epochs, len(self.store.history(run)))) / epochs
+
+
+def plan(args: argparse.Namespace) -> None:
+    """What there is to do, and how long it will take where params.yaml says."""
+    settings = read_settings()
+    on_slurm = bool(args.cluster) or settings.executor == "slurm"
+    sweep = Sweep.asked(args)
+    settings = sweep.plan.settings
+    workers = [] if on_slurm else places(settings, 10**6)
+    estimate = sweep.estimate if on_slurm else Estimate(sweep.plan, workers[0].split(":")[0])
+    items = sweep.plan.runs_of_items(missing_ok=True)
+    runs = list(dict.fromkeys(run for wanted in items.values() for run in wanted))
+    lacking = {run for run in runs if not sweep.store.is_done(run)}
+    unit = "GPU" if (sweep.device == "cuda" if on_slurm else workers[0] != "cpu") else "core"
+    print(f"scale {settings.scale}: {sweep.plan.about}")
+    print(f"{'':10}{'runs':>6}{'done':>6}{'to train':>10}   time on one {unit}")
+    for item, wanted in [*items.items(), ("together", runs)]:
+        missing = [run for run in dict.fromkeys(wanted) if run in lacking]
+        time_ = duration(sum(estimate.seconds(run) for run in missing))
+        print(f"{item:10}{len(wanted):6}{len(wanted) - len(missing):6}{len(missing):10}   {time_}")
+    seconds = sum(map(estimate.seconds, lacking))
+    if on_slurm:
+        jobs = make_packs(sorted(lacking, key=runs.index), sweep.preset, estimate.seconds)
+        at_a_time = min(len(jobs), sweep.preset.at_most) or 1
+        share = seconds / at_a_time / sweep.preset.runs_at_once
+        longest = max(map(estimate.seconds, lacking), default=0)
+        print(
+            f"on {sweep.preset.name}: {len(jobs)} jobs, {at_a_time} at a time, {seconds / 3600:.1f} {unit}-hours; "
+            f"about {duration(max(share, longest))} once they run. Rows share runs."
+        )
+    else:
+        print(
+            f"about {duration(seconds / len(workers))} on {len(workers)} x {workers[0].split(':')[0]}. Rows share runs."
+        )
+    print(f"Times are {estimate.basis}.")
+    if args.runs:
+        for run in runs:
+            state = "to train" if run in lacking else "done"
+            print(f"  {state:9}{duration(estimate.seconds(run)):>10}  {run.fingerprint[:12]}  {run.label}")
+
+
+def submit_missing(args: argparse.Namespace) -> None:
+    """Everything that is neither done nor in a live job."""
+    sweep = Sweep.asked(args)
+    lacking = [run for run in sweep.runs if not sweep.store.is_done(run)]
+    if args.dry_run:
+        states = sweep.states(lacking)
+        send = [run for run in lacking if states[run].kind in ("missing", "failed")]
+        packs = make_packs(send, sweep.preset, sweep.estimate.seconds)
+        print(f"{len(packs)} jobs for {len(send)} runs would be submitted; {len(lacking) - len(send)} are under way.")
+        return
+    _report(_send(sweep, lacking), sweep)
+
+
+def _send(sweep: Sweep, runs: list[Run]) -> Submitted:
+    return submit("train", runs, sweep.plan.settings, sweep.preset, sweep.estimate.seconds)
+
+
+def _report(came: Submitted, sweep: Sweep) -> None:
+    done = sum(map(sweep.store.is_done, sweep.runs))
+    print(
+        f"{came.jobs} jobs submitted for {len(came.sent)} runs; {len(came.attached)} are under way, {done} are done."
+        + (f"\nThe record and the logs are in {came.sweep.folder}; `xnets sweep status` watches." if came.sweep else "")
+    )
+
+
+def status(args: argparse.Namespace) -> int:
+    """0 when every run is done, 1 otherwise."""
+    while True:
+        sweep = Sweep.asked(args)
+        try:
+            states, note = sweep.states(sweep.runs), ""
+        except queue.NoAnswer as error:  # what is done and failed is known all the same
+            states, note = run_states(sweep.runs, sweep.store, {}, {}), f"{error} What is under way is not known."
+        _print_status(sweep, states, all_runs=args.runs)
+        if note:
+            print(note)
+        done = all(state.kind == "done" for state in states.values())
+        if done or args.watch is None:
+            return 0 if done else 1
+        time.sleep(args.watch)
+        print()
+
+
+def _print_status(sweep: Sweep, states: dict[Run, State], all_runs: bool) -> None:
+    left = {run: sweep.seconds_left(run) for run, state in states.items() if state.kind != "done"}
+    at_work = Counter(state.kind for state in states.values())["running"] or 1
+    print(f"{'':10}{'runs':>6}" + "".join(f"{kind:>9}" for kind in KINDS) + "   time left with what runs now")
+    for item, wanted in [*sweep.plan.runs_of_items().items(), ("together", list(states))]:
+        counts = Counter(states[run].kind for run in wanted)
+        seconds = sum(left.get(run, 0) for run in dict.fromkeys(wanted)) / at_work
+        row = "".join(f"{counts[kind]:9}" for kind in KINDS)
+        print(f"{item:10}{len(wanted):6}{row}   {duration(seconds) if seconds else '-'}")
+    for kind in KINDS[1:] if not all_runs else KINDS:
+        found = [(run, state) for run, state in states.items() if state.kind == kind]
+        if not found or (kind in ("queued", "missing") and not all_runs):
+            continue
+        print(f"{kind}:")
+        for run, state in found[: None if all_runs else SHOWN]:
+            print(f"  {run.label}  {_about(sweep, run, state, left)}".rstrip())
+        if len(found) > SHOWN and not all_runs:
+            print(f"  and {len(found) - SHOWN} more: --runs lists them")
+
+
+def _about(sweep: Sweep, run: Run, state: State, left: dict[Run, float]) -> str:
+    if state.kind != "running":
+        return f"job {state.job}: {state.why}" if state.job else state.why
+    history = sweep.store.history(run)
+    seen = f", test {history[-1]['test_top1']:.1f} %" if history else ""
+    return (
+        f"job {state.job} on {state.why}: epoch {len(history)}/{run.protocol.epochs}{seen}, {duration(left[run])} left"
+    )
+
+
+def logs(args: argparse.Namespace) -> None:
+    """Of each run that is named."""
+    sweep = Sweep.asked(args)
+    for run in _chosen(args.run, sweep.runs):
+        print(f"{run.label}  ({sweep.store.folder(run)})")
+        reason, placed = sweep.store.failure(run), sweep.placed.get(run.fingerprint)
+        if reason:
+            print(f"  failed: {reason}")
+        for note in sweep.store.attempts(run):
+            print("  " + ", ".join(f"{key} {value}" for key, value in note.items() if value is not None))
+        found = placed.logs() if placed else []
+        for path in found:
+            with open(path, errors="replace") as file:
+                print(f"--- {path}")
+                print("".join(deque(file, args.lines)), end="")
+        if not found:
+            print("  no job of it has started yet" if placed else "  it was never submitted")
+
+
+def cancel(args: argparse.Namespace) -> None:
+    """All jobs of this store, or those that hold the runs that are named."""
+    sweep = Sweep.asked(args)
+    jobs = queue.live_jobs()
+    if args.run:
+        keys = {
+            sweep.placed[run.fingerprint].key
+            for run in _chosen(args.run, sweep.runs)
+            if run.fingerprint in sweep.placed
+        }
+    else:
+        keys = {placed.key for placed in sweep.placed.values()}
+    ours = [jobs[key] for key in keys if key in jobs]
+    if not ours:
+        print("No job of these is queued or running.")
+        return
+    running = sum(job.running for job in ours)
+    held = [p for p in sweep.placed.values() if p.key in jobs and p.key in keys]
+    print(f"{len(ours)} jobs ({running} running) hold {len(held)} runs.")
+    if not args.yes and not _agreed("Cancel them? [y/N] "):
+        raise XNetsError("nothing was cancelled.")
+    queue.cancel([job.id for job in ours])
+    print(f"{len(ours)} jobs cancelled; checkpoints are kept, `xnets sweep retry` goes on from them.")
+
+
+def _agreed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise XNetsError("there is nobody to ask: say --yes.")
+    return input(question).strip().lower() in ("y", "yes")
+
+
+def retry(args: argparse.Namespace) -> None:
+    """The failed runs alone."""
+    sweep = Sweep.asked(args)
+    chosen = _chosen(args.run, sweep.runs) if args.run else sweep.runs
+    states = sweep.states(chosen)
+    failed = [run for run in chosen if states[run].kind == "failed"]
+    if not failed:
+        print("No run of these has failed.")
+        return
+    _report(_send(sweep, failed), sweep)
+
+
+def collect(args: argparse.Namespace) -> int:
+    """Check what is there, say what is not, and go on with the pipeline when all is."""
+    sweep = Sweep.asked(args)
+    missing, damaged = [], []
+    for run in sweep.runs:
+        try:
+            result = sweep.store.result(run)
+            if result:
+                check_result(sweep.plan, run, result)
+            else:
+                missing.append(run)
+        except XNetsError as error:
+            damaged.append(str(error))
+    print(f"{len(sweep.runs) - len(missing) - len(damaged)} of {len(sweep.runs)} results are in the store and sound.")
+    for sentence in damaged:
+        print(f"  {sentence}")
+    if missing:
+        print(f"{len(missing)} are missing: `xnets sweep status` says where they are, `xnets sweep submit` sends them.")
+    if missing or damaged:
+        return 1
+    return 0 if args.check_only else subprocess.run(["dvc", "repro"], check=False).returncode
+
+
+def _chosen(parts: list[str], runs: list[Run]) -> list[Run]:
+    found = {}
+    for part in parts:
+        matches = [run for run in runs if part in run.label or run.fingerprint.startswith(part)]
+        if not matches:
+            raise XNetsError(
+                f"no run has {part!r} in its label or fingerprint: `xnets sweep status --runs` lists them."
+            )
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+ACTIONS = {
+    "plan": plan, "submit": submit_missing, "status": status, "logs": logs, "cancel": cancel, "retry": retry,
+    "collect": collect,
+}  # fmt: skip

@@ -550,7 +550,7 @@ def test_full_circle(tiny, tiny_plan, tmp_path, monkeypatch):
     export_runs(Store(tiny.store), tmp_path / "runs.tgz", tiny_plan.runs())
     elsewhere = Store(tmp_path / "elsewhere")
     assert len(import_bundles(elsewhere, [tmp_path / "runs.tgz"]).new) == 3
-    monkeypatch.setattr(stages, "EXECUTORS", {"local": no_executor})
+    monkeypatch.setattr(stages, "find_executor", lambda name: no_executor)
     assert outcome(replace(tiny_plan, settings=replace(tiny, store=elsewhere.root))) == first
 
 

@@ -81,6 +81,7 @@ def _train(
     started = time.time()
     about = provenance(device)
     log.unlink(missing_ok=True)
+    (folder / "evaluation.json").unlink(missing_ok=True)  # of a network that is about to be replaced
 
     def note(record: dict[str, Any]) -> None:
         with open(log, "a") as file:

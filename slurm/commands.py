@@ -193,7 +193,7 @@ def _about(sweep: Sweep, run: Run, state: State, left: dict[Run, float]) -> str:
 def logs(args: argparse.Namespace) -> None:
     """Of each run that is named."""
     sweep = Sweep.asked(args)
-    for run in _chosen(args.run, sweep.runs):
+    for run in _chosen(args.which, sweep.runs):
         print(f"{run.label}  ({sweep.store.folder(run)})")
         reason, placed = sweep.store.failure(run), sweep.placed.get(run.fingerprint)
         if reason:
@@ -213,10 +213,10 @@ def cancel(args: argparse.Namespace) -> None:
     """All jobs of this store, or those that hold the runs that are named."""
     sweep = Sweep.asked(args)
     jobs = queue.live_jobs()
-    if args.run:
+    if args.which:
         keys = {
             sweep.placed[run.fingerprint].key
-            for run in _chosen(args.run, sweep.runs)
+            for run in _chosen(args.which, sweep.runs)
             if run.fingerprint in sweep.placed
         }
     else:
@@ -243,7 +243,7 @@ def _agreed(question: str) -> bool:
 def retry(args: argparse.Namespace) -> None:
     """The failed runs alone."""
     sweep = Sweep.asked(args)
-    chosen = _chosen(args.run, sweep.runs) if args.run else sweep.runs
+    chosen = _chosen(args.which, sweep.runs) if args.which else sweep.runs
     states = sweep.states(chosen)
     failed = [run for run in chosen if states[run].kind == "failed"]
     if not failed:

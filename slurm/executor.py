@@ -1,7 +1,6 @@
 """The executor "slurm": submit what is missing, attach to what is under way, wait for all of it."""
 
 import time
-from collections.abc import Callable
 
 from experiments.estimate import Estimate
 from experiments.executors import OnEvent
@@ -24,11 +23,11 @@ def run_on_slurm(task: str, runs: list[Run], settings: Settings, on_event: OnEve
     estimate = Estimate(make_plan(settings), "cuda" if preset.gpus or preset.gres else "cpu")
     came = submit(task, runs, settings, preset, estimate.seconds)
     sent = f"{came.jobs} jobs sent for {len(came.sent)} runs, {len(came.attached)} runs were under way"
-    on_event("where", None, f"{preset.name}: {sent}")
+    on_event("note", None, f"{preset.name}: {sent}")
     try:
         return Watch(task, runs, settings, on_event).wait(preset.poll_seconds)
     except KeyboardInterrupt:
-        on_event("where", None, "the jobs go on: `dvc repro` waits for them again, `xnets sweep cancel` ends them")
+        on_event("note", None, "the jobs go on: `dvc repro` waits for them again, `xnets sweep cancel` ends them")
         raise
 
 
@@ -37,10 +36,7 @@ class Watch:
 
     def __init__(self, task: str, runs: list[Run], settings: Settings, on_event: OnEvent) -> None:
         self.store, self.on_event = Store(settings.store), on_event
-        self.is_done: Callable[[Run], bool] = {
-            "train": self.store.is_done,
-            "evaluate": lambda run: self.store.evaluation(run) is not None,
-        }[task]
+        self.task = task
         self.waiting = list(runs)
         self.told = dict.fromkeys(runs, 0)  # epochs
         self.absent = dict.fromkeys(runs, 0)  # looks in a row without its job
@@ -60,7 +56,7 @@ class Watch:
         """Take in what the store and SLURM say now. jobs: None if SLURM does not answer."""
         for run in self.waiting:
             self._tell_epochs(run)
-        for run in [run for run in self.waiting if self.is_done(run)]:
+        for run in [run for run in self.waiting if self.store.has(self.task, run)]:
             self._settle(run, None)
         if jobs is None:
             return
@@ -81,7 +77,7 @@ class Watch:
             jobs = live_jobs()
         except NoAnswer as error:
             if not self.silent:
-                self.on_event("where", None, f"{error} The jobs go on; asking again")
+                self.on_event("note", None, f"{error} The jobs go on; it is asked again.")
             self.silent = str(error)
             return None
         self.silent = ""

@@ -15,7 +15,6 @@ from slurm.packs import make_packs
 from slurm.preset import Preset, Shape
 from slurm.queue import live_jobs, max_array_size
 from slurm.snapshot import freeze_code
-from slurm.states import run_states
 from slurm.sweeps import Array, Sweep, last_places, new_sweep, numbered, read_sweeps, records
 from xnets.errors import XNetsError
 from xnets.training import Run
@@ -43,9 +42,11 @@ def submit(
     store = Store(settings.store)
     with store.lock():
         longest = max_array_size()
-        states = run_states(runs, store, last_places(read_sweeps(store)), live_jobs(), keep_failures=False)
-        attached = [run for run in runs if states[run].kind in ("running", "queued")]
-        sent = [run for run in runs if run not in set(attached)]
+        places, jobs = last_places(read_sweeps(store)), live_jobs()
+        held = {fingerprint for fingerprint, placed in places.items() if placed.key in jobs}
+        attached = [run for run in runs if run.fingerprint in held and not store.failure(run)]
+        # done is asked after the queue: a job may end between the two
+        sent = [run for run in runs if run not in set(attached) and not store.has(task, run)]
         if not sent:
             return Submitted(attached, sent, 0, None)
         for run in sent:

@@ -16,7 +16,7 @@ from torch import nn
 
 from experiments.execute import execute
 from experiments.store import Store
-from xnets.data import prepare
+from xnets.data import pack, prepare
 from xnets.data.batches import Batches
 from xnets.models import ModelSpec
 from xnets.training import Protocol, Run
@@ -26,8 +26,8 @@ from xnets.training.loop import CHECKPOINT, MODEL, Diverged, Stopped, evaluate_r
 
 CPU = torch.device("cpu")
 PATIENCE = 60  # seconds until a test calls it a hang
-# 3 steps an epoch, of 433 images (216 and 217 to each of two) and a last one of 431
-SHORT = Protocol(2, 433, 0.05, "cifar", "crop-1", weight_decay=1e-4, nominal_epochs=300)
+# 3 steps an epoch, of 87 images (43 and 44 to each of two) and a last one of 86
+SHORT = Protocol(2, 87, 0.05, "cifar", "crop-1", weight_decay=1e-4, nominal_epochs=300)
 NETWORKS = {
     "X-MobileNet-0.5-2": {"narrow": 4, "drop_strides": 3},
     "X-AlexNet-1": {"narrow": 16, "drop_strides": 2},  # batch norms of one dimension
@@ -36,9 +36,17 @@ NETWORKS = {
 DIED = "died"
 
 
-def make_run(digits, network="X-MobileNet-0.5-2", **changes):
+@pytest.fixture(scope="module")
+def few(digits, tmp_path_factory):
+    """The first 260 training and 101 test images of the digits."""
+    splits = {"train": (digits.split("train"), 260), "test": (digits.split("test"), 101)}
+    images = {name: zip(split.images[:n], split.labels[:n], strict=True) for name, (split, n) in splits.items()}
+    return pack(tmp_path_factory.mktemp("few") / "digits", "digits", images, digits.manifest["classes"])
+
+
+def make_run(data, network="X-MobileNet-0.5-2", **changes):
     spec = ModelSpec(network, 10, **NETWORKS[network])
-    return Run(spec, "digits", digits.digest, replace(SHORT, **changes), 1, 2)
+    return Run(spec, "digits", data.digest, replace(SHORT, **changes), 1, 2)
 
 
 def together(size, work, *args):
@@ -213,21 +221,21 @@ def assert_close(result, expected, folder, expected_folder):
 
 @pytest.mark.parametrize(
     ("network", "size", "batch_size"),
-    [("X-MobileNet-0.5-2", 2, 433), ("X-AlexNet-1", 3, 1295)],
+    [("X-MobileNet-0.5-2", 2, 433), ("X-AlexNet-1", 3, 129)],
     ids=["two", "three-one-empty"],
 )
-def test_the_result_is_that_of_one_process(digits, tmp_path, network, size, batch_size):
-    """Of 1297 images in batches of 1295 the last has 2, so that one of three processes has none."""
-    run = make_run(digits, network, batch_size=batch_size)
-    alone, seen_alone = trained(ALONE, run, digits, tmp_path / "a")
-    (shared, seen), *others = together(size, trained, run, digits, tmp_path / "b")
+def test_the_result_is_that_of_one_process(few, tmp_path, network, size, batch_size):
+    """Of 260 images in batches of 129 the last has 2, so that one of three processes has none."""
+    run = make_run(few, network, batch_size=batch_size)
+    alone, seen_alone = trained(ALONE, run, few, tmp_path / "a")
+    (shared, seen), *others = together(size, trained, run, few, tmp_path / "b")
     assert all(other == (shared, seen) for other in others)
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [MODEL]
     assert_close(shared, alone, tmp_path / "b", tmp_path / "a")
     for key in ("train_top1", "test_top1"):
         assert [record[key] for record in shared["epochs"]] == [record[key] for record in alone["epochs"]]
     assert seen["loss"] == pytest.approx(seen_alone["loss"], rel=1e-6)
-    assert (seen["top1"], seen["top5"], seen["n"]) == (seen_alone["top1"], seen_alone["top5"], 500)
+    assert (seen["top1"], seen["top5"], seen["n"]) == (seen_alone["top1"], seen_alone["top5"], 101)
 
 
 def train_until(group, run, data, folder, steps, rank):
@@ -253,8 +261,8 @@ def stopped_and_resumed(group, run, data, folder):
 
 
 @pytest.mark.parametrize("network", ["X-MobileNet-0.5-2", "AlexNet"])
-def test_two_processes_stopped_by_one_of_them_end_bit_identical(digits, tmp_path, network):
-    first, second = together(2, stopped_and_resumed, make_run(digits, network), digits, tmp_path)
+def test_two_processes_stopped_by_one_of_them_end_bit_identical(few, tmp_path, network):
+    first, second = together(2, stopped_and_resumed, make_run(few, network), few, tmp_path)
     for undisturbed, resumed, asked, _ in (first, second):
         assert resumed == undisturbed == first[0]
         assert asked == 4
@@ -267,16 +275,16 @@ def taken_over(group, run, data, folder):
         return train(run, data, folder / "by-two", CPU, group=group)
 
 
-def test_another_number_of_processes_goes_on_from_a_checkpoint(digits, tmp_path):
-    run = make_run(digits)
-    undisturbed, _ = trained(ALONE, run, digits, tmp_path / "a")
+def test_another_number_of_processes_goes_on_from_a_checkpoint(few, tmp_path):
+    run = make_run(few)
+    undisturbed, _ = trained(ALONE, run, few, tmp_path / "a")
     with double_precision():
-        train_until(ALONE, run, digits, tmp_path / "by-two", 4, rank=0)
-    by_two, also = together(2, taken_over, run, digits, tmp_path)
+        train_until(ALONE, run, few, tmp_path / "by-two", 4, rank=0)
+    by_two, also = together(2, taken_over, run, few, tmp_path)
     assert by_two == also
     state = torch.load(tmp_path / "by-one" / CHECKPOINT, weights_only=True)
     assert (len(state["history"]), state["step"]) == (1, 1)
-    by_one, _ = trained(ALONE, run, digits, tmp_path / "by-one")
+    by_one, _ = trained(ALONE, run, few, tmp_path / "by-one")
     for result, folder in ((by_one, "by-one"), (by_two, "by-two")):
         assert_close(result, undisturbed, tmp_path / folder, tmp_path / "a")
 
@@ -300,15 +308,15 @@ def resumed(group, run, data, folder):
     return train(run, data, folder, CPU, group=group)
 
 
-def test_a_killed_process_ends_the_others_and_nothing_is_lost(digits, tmp_path):
-    run = make_run(digits)
-    error, died = together(2, killed, run, digits, tmp_path)
+def test_a_killed_process_ends_the_others_and_nothing_is_lost(few, tmp_path):
+    run = make_run(few)
+    error, died = together(2, killed, run, few, tmp_path)
     assert died == DIED
     assert isinstance(error, RuntimeError)
     state = torch.load(tmp_path / "b" / CHECKPOINT, weights_only=True)
     assert (len(state["history"]), state["step"]) == (1, 1)
-    result, _ = together(2, resumed, run, digits, tmp_path / "b")
-    assert result["weights_sha256"] == evaluate_run(run, digits, tmp_path / "a", CPU)["weights_sha256"]
+    result, _ = together(2, resumed, run, few, tmp_path / "b")
+    assert result["weights_sha256"] == evaluate_run(run, few, tmp_path / "a", CPU)["weights_sha256"]
 
 
 def diverged(group, run, data, folder):
@@ -328,8 +336,8 @@ def diverged(group, run, data, folder):
     return verdicts
 
 
-def test_all_processes_of_a_diverging_run_stop_with_a_verdict(digits, tmp_path):
-    first, second = together(2, diverged, make_run(digits), digits, tmp_path)
+def test_all_processes_of_a_diverging_run_stop_with_a_verdict(few, tmp_path):
+    first, second = together(2, diverged, make_run(few), few, tmp_path)
     assert first == second
     assert [calls for _, calls in first] == [3, 2]
     assert all("no longer a number in epoch 0" in verdict for verdict, _ in first)
@@ -344,9 +352,9 @@ def executed(group, run, store, data_folder):
     return told
 
 
-def test_rank_0_writes_the_store(digits, tmp_path):
-    shutil.copytree(digits.folder, tmp_path / "data" / "digits")
-    run, store = make_run(digits), Store(tmp_path / "store")
+def test_rank_0_writes_the_store(few, tmp_path):
+    shutil.copytree(few.folder, tmp_path / "data" / "digits")
+    run, store = make_run(few), Store(tmp_path / "store")
     told, nothing = together(2, executed, run, store, tmp_path / "data")
     result = store.result(run)
     assert result["epochs"] == told

@@ -221,7 +221,7 @@ def assert_close(result, expected, folder, expected_folder):
 
 @pytest.mark.parametrize(
     ("network", "size", "batch_size"),
-    [("X-MobileNet-0.5-2", 2, 433), ("X-AlexNet-1", 3, 129)],
+    [("X-MobileNet-0.5-2", 2, 87), ("X-AlexNet-1", 3, 129)],
     ids=["two", "three-one-empty"],
 )
 def test_the_result_is_that_of_one_process(few, tmp_path, network, size, batch_size):

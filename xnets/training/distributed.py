@@ -33,6 +33,10 @@ class Group:
         dist.all_reduce(raised, dist.ReduceOp.MAX)
         return [bool(flag) for flag in raised.tolist()]
 
+    def wait(self) -> None:
+        """Go on when all ranks have come here."""
+        self.any(False)
+
     def sum_(self, x: Tensor) -> Tensor:
         """The sum of all ranks' x, in place."""
         if self.size > 1:

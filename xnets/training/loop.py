@@ -61,7 +61,8 @@ def train(
         run: what to train.
         data: its prepared data.
         folder: holds the checkpoint, and in the end the model.
-        device: where to compute; on the CPU the result is the same to the last bit however often it was interrupted.
+        device: where to compute; on the CPU the result is the same to the last bit however often it was interrupted, by
+            one process or two; more add up gradients in another order after each start.
         checkpoint_seconds: write a checkpoint when so much time has passed since the last, by any rank's clock.
         on_epoch: told of each epoch, those before the checkpoint again: epoch, lr, train_loss, train_top1, test_loss,
             test_top1 (nats and %). Rank 0 alone tells it, and writes files.
@@ -97,7 +98,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
         history, first_step = state["history"], state["step"]
-        if group.rank == 0:  # the checkpoint has the sums over all ranks
+        if group.rank == 0:  # it has the sums over all ranks; who holds them is all one, float64 adds losses exactly
             sums = state["sums"]
         for record in history:
             tell(record)
@@ -111,6 +112,7 @@ def train(
                 "fingerprint": run.fingerprint, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
                 "scaler": scaler.state_dict(), "history": history, "step": step, "sums": total, "rng": _get_rng(device),
             })  # fmt: skip
+        group.wait()  # a launcher that sees one process end may end the one that still writes
 
     saved = time.monotonic()
 
@@ -156,6 +158,7 @@ def train(
     if group.rank == 0:
         save_state(folder / MODEL, {"fingerprint": run.fingerprint, "model": model.state_dict()})
         (folder / CHECKPOINT).unlink(missing_ok=True)
+    group.wait()
     return {"epochs": history, "graphs_sha256": graphs_digest(model), "weights_sha256": weights_digest(model)}
 
 
@@ -209,7 +212,7 @@ def _precision(protocol: Protocol, device: torch.device) -> AbstractContextManag
 
 
 def _mean_loss(logits: torch.Tensor, y: torch.Tensor, n: int, group: Group) -> torch.Tensor:
-    """What the ranks' average of is the mean cross entropy over the global batch of n: they average gradients."""
+    """The loss whose average over the ranks, as of gradients, is the mean cross entropy over the global batch of n."""
     if group.size == 1:
         return F.cross_entropy(logits, y)  # a sum divided by n may round differently, and engine 1 is this
     return F.cross_entropy(logits, y, reduction="sum") * (group.size / n)

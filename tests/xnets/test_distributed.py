@@ -25,7 +25,7 @@ from xnets.training.distributed import ALONE, GlobalBatchNorm, Group, joined
 from xnets.training.loop import CHECKPOINT, MODEL, Diverged, Stopped, evaluate_run, train
 
 CPU = torch.device("cpu")
-PATIENCE = 60  # seconds until a test calls it a hang
+PATIENCE = 150  # seconds until a test calls it a hang: machines may be busy
 # 3 steps an epoch, of 87 images (43 and 44 to each of two) and a last one of 86
 SHORT = Protocol(2, 87, 0.05, "cifar", "crop-1", weight_decay=1e-4, nominal_epochs=300)
 NETWORKS = {

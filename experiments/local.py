@@ -137,17 +137,17 @@ def _work(pipe: Connection, settings: Settings, place: str, parent: int) -> None
     stop = stop_on_signal()
     end_with_parent(parent)
     from experiments.execute import attempt, prepare_torch
+    from xnets.training.distributed import joined
 
-    device = prepare_torch(settings.local, place)
-    while True:
-        try:
-            given = pipe.recv()
-        except EOFError:
-            return
-        task, said = given
-        outcome = attempt(
-            task, Run.from_dict(said), settings, device, lambda record: pipe.send(("epoch", record)), stop
-        )  # fmt: skip
-        pipe.send(outcome)
-        if outcome[0] == "stopped":
-            return
+    with joined(prepare_torch(settings.local, place)) as (group, device):  # alone, unless a job has prepared a group
+        while True:
+            try:
+                task, said = pipe.recv()
+            except EOFError:
+                return
+            outcome = attempt(
+                task, Run.from_dict(said), settings, device, lambda record: pipe.send(("epoch", record)), stop, group
+            )
+            pipe.send(outcome)
+            if outcome[0] == "stopped":
+                return

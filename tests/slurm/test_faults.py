@@ -118,6 +118,7 @@ def test_the_waiting_command_is_killed_and_the_code_is_edited(sweep, wanted):
     process = sweep.repro()
     sweep.wait_for_work(process)
     os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     code = sweep.clone.folder / "xnets" / "training" / "loop.py"
     text = code.read_text()
     code.write_text("raise SystemExit('the working tree is under repair')\n")

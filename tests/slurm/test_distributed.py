@@ -62,7 +62,7 @@ def test_two_tasks_train_as_one_process_does(cluster, tiny, tiny_plan, tmp_path,
     assert there.result(run)["provenance"]["processes"] == 2
     assert there.result(run)["graphs_sha256"] == alone.result(run)["graphs_sha256"]
     for ours, theirs in zip(there.result(run)["epochs"], alone.result(run)["epochs"], strict=True):
-        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-9)
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-6)
         assert ours["test_loss"] == pytest.approx(theirs["test_loss"], rel=1e-5), "its logits are made single precision"
     assert there.evaluation(run)["loss"] == pytest.approx(alone.evaluation(run)["loss"], rel=1e-5)
     assert there.evaluation(run)["top1"] == alone.evaluation(run)["top1"]

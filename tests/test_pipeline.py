@@ -1,19 +1,17 @@
 """`dvc repro` itself, on a copy of the repository and nine small runs: what it does, and what it survives."""
 
-import hashlib
 import json
 import os
 import random
 import re
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-import yaml
+
+from tests.clone import Clone, clone_of, copy_of_repository, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -27,39 +25,6 @@ tiny:
 """
 
 
-class Clone:
-    """A copy of the repository, with commands to run in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "CI": "true"}
-        self.environment.pop("MLFLOW_TRACKING_URI", None)
-
-    def start(self, *command: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            command, cwd=self.folder, env=self.environment, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-
-    def run(self, *command: str, status: int = 0) -> str:
-        process = self.start(*command)
-        output = process.communicate(timeout=600)[0]
-        assert process.returncode == status, output
-        return output
-
-    def repro(self, *arguments: str, status: int = 0) -> str:
-        return self.run("dvc", "repro", *arguments, status=status)
-
-    def params(self, **changes: object) -> None:
-        path = self.folder / "params.yaml"
-        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}, sort_keys=False))
-
-    def results(self) -> dict[str, str]:
-        """sha256 of every result file. The tracking note lists fingerprints, so it is one of them."""
-        files = sorted(p for p in (self.folder / "results" / "tiny").rglob("*") if p.is_file())
-        return {str(p.relative_to(self.folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-
 def stages_run(output: str) -> list[str]:
     return re.findall(r"Running stage '([^']+)'", output)
 
@@ -67,32 +32,9 @@ def stages_run(output: str) -> list[str]:
 @pytest.fixture(scope="module")
 def small(repository, tmp_path_factory) -> Path:
     """The repository as it is now, its params asking for nine small runs."""
+    local = {"device": "cpu", "workers": 2, "checkpoint_minutes": 0}
     folder = tmp_path_factory.mktemp("small")
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (repository / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(repository / name, folder / name)
-    with open(folder / "experiments" / "scales.yaml", "a") as file:
-        file.write(TINY)
-    Clone(folder).params(
-        scale="tiny", seeds={"table5": 1}, local={"device": "cpu", "workers": 2, "checkpoint_minutes": 0}
-    )
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    return folder
-
-
-def clone_of(small: Path, folder: Path) -> Clone:
-    shutil.copytree(small, folder)
-    clone = Clone(folder)
-    clone.run("git", "init", "--quiet")
-    return clone
+    return copy_of_repository(repository, folder, TINY, scale="tiny", seeds={"table5": 1}, local=local)
 
 
 @pytest.fixture(scope="module")
@@ -197,14 +139,6 @@ def test_two_at_once(finished):
 def is_training(clone: Clone):
     done = {path.parent for path in (clone.folder / "store").glob("*/result.json")}
     return (path for path in (clone.folder / "store").glob("*/") if path not in done)
-
-
-def wait_for(condition, process: subprocess.Popen, timeout: float = 120) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_kill_9_at_five_random_moments_changes_no_bit(finished, small, tmp_path):

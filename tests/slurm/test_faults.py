@@ -1,0 +1,158 @@
+"""Whatever befalls a sweep on a real SLURM, it ends with every result, each trained once, and the same to the bit."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.clone import clone_of, copy_of_repository
+from tests.slurm.sweeps import PARAMS, SCALE, Sweep, ended
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def copied(repository, tmp_path_factory):
+    """The repository, its params asking for three runs."""
+    return copy_of_repository(repository, tmp_path_factory.mktemp("copied"), SCALE, **PARAMS)
+
+
+@pytest.fixture(scope="module")
+def wanted(copied, tmp_path_factory):
+    """The result files as the executor `local` makes them."""
+    clone = clone_of(copied, tmp_path_factory.mktemp("local") / "clone")
+    clone.params(executor="local")
+    clone.repro("evaluate")
+    return clone.results()
+
+
+@pytest.fixture
+def sweep(copied, cluster, tmp_path):
+    """A clone of it for the cluster; what it leaves there is cancelled."""
+    sweep = Sweep(clone_of(copied, tmp_path / "clone"), cluster)
+    sweep.preset()
+    yield sweep
+    sweep.clone.run("xnets", "sweep", "cancel", "--yes")
+
+
+def assert_complete(sweep, wanted):
+    assert sweep.clone.results() == wanted
+    assert sweep.completions() == [1, 1, 1]
+
+
+def test_undisturbed(sweep, wanted):
+    output = ended(sweep.train())
+    assert "train: 3 runs, 0 were done before" in output
+    assert_complete(sweep, wanted)
+    assert sweep.submissions() == 1
+    assert "3        3        0        0        0        0" in sweep.xnets("status")
+    assert "up to date" in sweep.clone.run("dvc", "repro", "evaluate")
+
+
+def test_preempted(sweep, wanted):
+    process = sweep.train()
+    sweep.wait_for_work(process)
+    sweep.cluster.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+    ended(process)
+    assert_complete(sweep, wanted)
+    ends = [note["how"] for notes in sweep.attempts().values() for note in notes if "ended" in note]
+    assert "stopped" in ends, "somebody was told to write its checkpoint"
+    assert sweep.submissions() == 1
+
+
+def test_cancelled(sweep, wanted):
+    process = sweep.train()
+    fingerprint, note = sweep.wait_for_work(process)
+    sweep.cluster.run("scancel", note["slurm_job"])
+    output = ended(process, status=255)
+    assert f"its job {note['slurm_job']} was cancelled" in output
+    assert "1 of 3 runs failed and the others are kept" in output
+    assert sorted(sweep.completions()) == [0, 1, 1]
+    assert "was cancelled" in sweep.xnets("status", status=1)
+    logs = sweep.xnets("logs", fingerprint[:12])
+    assert "was cancelled" in logs
+    assert "began" in logs
+    assert "1 jobs submitted for 1 runs" in sweep.xnets("retry")
+    assert "1 runs were under way" in ended(sweep.train())
+    assert_complete(sweep, wanted)
+
+
+def test_a_worker_is_killed(sweep, wanted):
+    process = sweep.train()
+    _, note = sweep.wait_for_work(process)
+    os.kill(note["pid"], signal.SIGKILL)
+    assert "its worker was killed (SIGKILL)" in ended(process, status=255)
+    ended(sweep.train())
+    assert_complete(sweep, wanted)
+
+
+def test_the_controller_is_restarted(sweep, wanted):
+    process = sweep.train()
+    sweep.wait_for_work(process)
+    sweep.cluster.script("stop-controller")
+    time.sleep(4)
+    sweep.cluster.script("start-controller")
+    ended(process)
+    assert_complete(sweep, wanted)
+    assert sweep.submissions() == 1
+
+
+def test_a_node_is_lost_for_a_while(sweep, wanted):
+    """SLURM starts its jobs again elsewhere while the first copies go on: the run's lock keeps them apart."""
+    process = sweep.train()
+    _, note = sweep.wait_for_work(process)
+    node = sweep.cluster.run("squeue", "-h", "-j", note["slurm_job"], "-o", "%N").strip()
+    sweep.cluster.script("stop-node", node)
+    time.sleep(30)
+    sweep.cluster.script("start-node", node)
+    process.wait(timeout=240)
+    ended(sweep.train())  # SLURM may have failed a job that came back to the node too early
+    assert_complete(sweep, wanted)
+
+
+def test_the_waiting_command_is_killed_and_the_code_is_edited(sweep, wanted):
+    process = sweep.train()
+    sweep.wait_for_work(process)
+    os.killpg(process.pid, signal.SIGKILL)
+    code = sweep.clone.folder / "xnets" / "training" / "loop.py"
+    text = code.read_text()
+    code.write_text("raise SystemExit('the working tree is under repair')\n")
+    time.sleep(3)
+    code.write_text(text)
+    ended(sweep.train())
+    assert_complete(sweep, wanted)
+    assert sweep.submissions() == 1, "it attached to what was under way"
+
+
+def test_told_that_its_time_is_up(sweep, wanted):
+    """SIGUSR2 within the first ten minutes counts as a time-out for submitit, however often it comes."""
+    process = sweep.train()
+    for _ in range(2):
+        _, note = sweep.wait_for_work(process)
+        sweep.cluster.run("scancel", "--signal=USR2", note["slurm_job"])
+        time.sleep(2)
+    ended(process)
+    assert_complete(sweep, wanted)
+    assert sweep.submissions() == 1
+
+
+def test_too_little_memory(sweep, wanted):
+    sweep.preset(memory_gb=0.2)
+    output = ended(sweep.train(), status=255)
+    assert output.count("memory_gb") >= 3
+    sweep.preset()
+    ended(sweep.train())
+    assert_complete(sweep, wanted)
+
+
+def test_diverging_runs_do_not_stop_their_job(sweep):
+    scales = sweep.clone.folder / "experiments" / "scales.yaml"
+    scales.write_text(
+        scales.read_text().replace("max_lr: 0.02, augmentation: crop-1}", "max_lr: 1.0e+20, augmentation: crop-1}")
+    )
+    sweep.preset(minutes_per_job=20)
+    output = ended(sweep.train(), status=255)
+    assert "3 of 3 runs failed" in output
+    assert output.count("its loss was no longer a number") >= 3
+    assert sweep.submissions() == 1

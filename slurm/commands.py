@@ -219,7 +219,8 @@ def cancel(args: argparse.Namespace) -> None:
             if run.fingerprint in sweep.placed
         }
     else:
-        keys = {placed.key for placed in sweep.placed.values()}
+        names = {array.name for sent in read_sweeps(sweep.store) for array in sent.arrays}
+        keys = {key for key in jobs if key[0] in names}
     ours = [jobs[key] for key in keys if key in jobs]
     if not ours:
         print("No job of these is queued or running.")
@@ -271,7 +272,7 @@ def collect(args: argparse.Namespace) -> int:
         print(f"{len(missing)} are missing: `xnets sweep status` says where they are, `xnets sweep submit` sends them.")
     if missing or damaged:
         return 1
-    return 0 if args.check_only else subprocess.run(["dvc", "repro"], check=False).returncode
+    return 0 if args.check_only else subprocess.run([sys.executable, "-m", "dvc", "repro"], check=False).returncode
 
 
 def _chosen(parts: list[str], runs: list[Run]) -> list[Run]:

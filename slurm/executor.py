@@ -1,7 +1,6 @@
 """The executor "slurm": submit what is missing, attach to what is under way, wait for all of it."""
 
 import time
-from collections.abc import Callable
 
 from experiments.estimate import Estimate
 from experiments.executors import OnEvent
@@ -10,7 +9,7 @@ from experiments.settings import Settings
 from experiments.store import Store
 from slurm.preset import read_preset
 from slurm.queue import Job, NoAnswer, live_jobs
-from slurm.states import run_states
+from slurm.states import done_check, run_states
 from slurm.submission import submit
 from slurm.sweeps import Placed, last_places, read_sweeps
 from xnets.training import Run
@@ -37,10 +36,7 @@ class Watch:
 
     def __init__(self, task: str, runs: list[Run], settings: Settings, on_event: OnEvent) -> None:
         self.store, self.on_event = Store(settings.store), on_event
-        self.is_done: Callable[[Run], bool] = {
-            "train": self.store.is_done,
-            "evaluate": lambda run: self.store.evaluation(run) is not None,
-        }[task]
+        self.is_done = done_check(task, self.store)
         self.waiting = list(runs)
         self.told = dict.fromkeys(runs, 0)  # epochs
         self.absent = dict.fromkeys(runs, 0)  # looks in a row without its job
@@ -68,11 +64,14 @@ class Watch:
             placed = places.get(run.fingerprint)
             self.absent[run] = 0 if placed and placed.key in jobs else self.absent[run] + 1
         gone = [run for run in self.waiting if self.absent[run] >= LOOKS]
-        for run, state in run_states(gone, self.store, places, {}).items():
-            self._settle(run, state.why or "its job ended without leaving this")
+        for run, state in run_states(gone, self.store, places, {}, is_done=self.is_done).items():
+            if state.kind == "done":  # since the first look
+                self._settle(run, None)
+            elif state.kind != "queued":  # its submission was interrupted a moment ago: SLURM may still show it
+                self._settle(run, state.why or "its job ended without leaving this")
         for run in [run for run in self.waiting if self.store.failure(run)]:
             self._settle(run, self.store.failure(run))
-        states = run_states(self.waiting, self.store, places, jobs, keep_failures=False).values()
+        states = run_states(self.waiting, self.store, places, jobs, False, self.is_done).values()
         kinds = [state.kind for state in states]
         self.on_event("where", None, f"{kinds.count('running')} running, {kinds.count('queued')} queued")
 

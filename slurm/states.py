@@ -1,7 +1,7 @@
 """What each run is at: the store says what is done and what failed, SLURM what is under way."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from experiments.store import Store
@@ -22,18 +22,24 @@ class State:
     why: str = ""
 
 
+def done_check(task: str, store: Store) -> Callable[[Run], bool]:
+    """What tells whether `task` is done on a run."""
+    return {"train": store.is_done, "evaluate": lambda run: store.evaluation(run) is not None}[task]
+
+
 def run_states(
     runs: Iterable[Run], store: Store, places: dict[str, Placed], jobs: dict[tuple[str, int], Job],
-    keep_failures: bool = True,
+    keep_failures: bool = True, is_done: Callable[[Run], bool] | None = None,
 ) -> dict[Run, State]:  # fmt: skip
-    """The state of each run, given SLURM's live jobs.
+    """The state of each run, given SLURM's live jobs. is_done: of the task that is asked about (default: training).
 
     Unless keep_failures is False, it is asked once why a vanished job ended, and kept: SLURM soon forgets.
     """
+    is_done = is_done or store.is_done
     ended: dict[tuple[str, int], str] = {}
     states = {}
     for run in runs:
-        if store.is_done(run):
+        if is_done(run):
             states[run] = State("done")
             continue
         reason, placed = store.failure(run), places.get(run.fingerprint)
@@ -45,7 +51,7 @@ def run_states(
         elif placed is None:
             states[run] = State("missing")
         else:
-            states[run] = _gone(run, store, placed, ended, keep_failures)
+            states[run] = _gone(run, store, placed, ended, keep_failures, is_done)
     return states
 
 
@@ -53,11 +59,15 @@ def _alive(run: Run, store: Store, job: Job) -> State:
     if not job.running:
         return State("queued", job.id, job.why)
     attempts = store.attempts(run)
-    at_it = bool(attempts) and "ended" not in attempts[-1]
+    last = attempts[-1] if attempts else {"ended": ""}
+    at_it = "ended" not in last and last.get("slurm_job") == job.id  # not one that was killed in an earlier job
     return State("running" if at_it else "queued", job.id, job.place if at_it else "its job is at another run")
 
 
-def _gone(run: Run, store: Store, placed: Placed, ended: dict[tuple[str, int], str], keep: bool) -> State:
+def _gone(
+    run: Run, store: Store, placed: Placed, ended: dict[tuple[str, int], str], keep: bool,
+    is_done: Callable[[Run], bool],
+) -> State:  # fmt: skip
     """It was put into a job that SLURM does not hold any more."""
     id = placed.array.job_id(placed.index)
     if id is None:  # never heard of again: interrupted while it was submitted, or being submitted right now
@@ -66,8 +76,8 @@ def _gone(run: Run, store: Store, placed: Placed, ended: dict[tuple[str, int], s
     if not keep:
         return State("failed", why="its job is gone")
     if placed.key not in ended:
-        ended[placed.key] = why_ended(id)
-    if store.is_done(run):  # between the two looks
+        ended[placed.key] = why_ended(id, placed.array.name)
+    if is_done(run):  # between the two looks
         return State("done")
     store.write_failure(run, ended[placed.key])
     return State("failed", why=ended[placed.key])

@@ -1,5 +1,6 @@
 """Send runs to the cluster: what nobody has in hand yet, in arrays, with the code as it is now."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,10 +14,10 @@ from experiments.store import Store
 from slurm.job import PackJob
 from slurm.packs import make_packs
 from slurm.preset import Preset, Shape
-from slurm.queue import live_jobs, max_array_size
+from slurm.queue import NoAnswer, live_jobs, max_array_size
 from slurm.snapshot import freeze_code
-from slurm.states import run_states
-from slurm.sweeps import Array, Sweep, last_places, new_sweep, numbered, read_sweeps, records
+from slurm.states import done_check, run_states
+from slurm.sweeps import Array, Sweep, last_places, new_sweep, numbered, only_numbered, read_sweeps, records
 from xnets.errors import XNetsError
 from xnets.training import Run
 
@@ -43,7 +44,8 @@ def submit(
     store = Store(settings.store)
     with store.lock():
         longest = max_array_size()
-        states = run_states(runs, store, last_places(read_sweeps(store)), live_jobs(), keep_failures=False)
+        places = last_places(read_sweeps(store))
+        states = run_states(runs, store, places, live_jobs(), False, done_check(task, store))
         attached = [run for run in runs if states[run].kind in ("running", "queued")]
         sent = [run for run in runs if run not in set(attached)]
         if not sent:
@@ -61,7 +63,11 @@ def submit(
                 for pack in array.packs
             ]
             share = max(1, preset.at_most * len(array.packs) // len(packs))
-            number = _sbatch(_executor(sweep, array, preset, code, share), jobs)
+            try:
+                number = _sbatch(_executor(sweep, array, preset, code, share), jobs)
+            except XNetsError:
+                only_numbered(sweep)  # the rest is in nobody's hands
+                raise
             sweep = numbered(sweep, array.name, number)
     return Submitted(attached, sent, len(packs), sweep)
 
@@ -72,6 +78,8 @@ def _elsewhere(settings: Settings) -> Settings:
 
 
 def _executor(sweep: Sweep, array: Array, preset: Preset, code: Path, at_a_time: int) -> submitit.SlurmExecutor:
+    if not shutil.which("srun"):
+        raise NoAnswer("SLURM's srun is not on this machine: log in to where your cluster takes jobs.")
     executor = submitit.SlurmExecutor(sweep.jobs_folder.resolve(), max_num_timeout=TIMEOUTS, python=preset.python)
     executor.update_parameters(**parameters(array.name, array.shape, preset, code, at_a_time))
     return executor

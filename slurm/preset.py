@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def read_preset(name: str, threads: int = 1) -> Preset:
     Raises XNetsError with one sentence for each mistake in it.
     """
     known = sorted(path.stem for path in CLUSTERS.glob("*.yaml"))
-    path = CLUSTERS / f"{name}.yaml" if name in known else Path(name).expanduser()
+    path = CLUSTERS / f"{name}.yaml" if name in known else Path(os.path.expanduser(name))
     try:
         said = yaml.safe_load(path.read_text())
     except OSError:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.experiments.conftest import tiny, tiny_plan  # noqa: F401
+from tests.slurm.fakes import Commands
+
 SCRIPT = Path(__file__).parents[2] / "slurm" / "local_cluster.sh"
 INHERITED = ("SLURM", "SBATCH_", "SRUN_", "SQUEUE_", "SINFO_", "SACCT_")
 
@@ -67,3 +70,9 @@ def cluster() -> Iterator[Cluster]:
             yield found
         finally:
             found.script("down")
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    """No SLURM at all; tests add what they want of it."""
+    return Commands(tmp_path / "bin", monkeypatch)

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from experiments.settings import Settings
     from xnets.training import Run
 
-# Called with ("start" | "epoch" | "done" | "failed", run, epoch's record or reason), or with ("where", None, a text).
+# Called with ("start" | "epoch" | "done" | "failed", run, epoch's record or reason), with ("note", None, a sentence to
+# keep), or with ("where", None, what is going on now).
 OnEvent = Callable[[str, "Run | None", Any], None]
 
 GROUP = "xnets.executors"

@@ -25,7 +25,9 @@ class Progress:
 
     def on_event(self, kind: str, run: Run | None, content: Any) -> None:
         """Take in one event of an executor."""
-        if run is None:
+        if kind == "note":
+            self.bar.write(f"  {content}", file=sys.stderr)
+        elif run is None:
             self.where = content
             self.bar.set_postfix_str(content, refresh=False)
         elif kind == "epoch":

@@ -28,15 +28,15 @@ def add_sweep(commands: argparse._SubParsersAction) -> None:
     )
 
     logs = _add(actions, "logs", "why a run failed, its attempts, and the end of its job's log")
-    logs.add_argument("run", nargs="+", metavar="RUN", help=_WHICH)
+    logs.add_argument("which", nargs="+", metavar="RUN", help=_WHICH)
     logs.add_argument("--lines", type=_lines, default=40, help="of each log (%(default)s)")
 
     cancel = _add(actions, "cancel", "end jobs that are queued or running; what they have reached is kept")
-    cancel.add_argument("run", nargs="*", metavar="RUN", help=f"{_WHICH}; none: all")
+    cancel.add_argument("which", nargs="*", metavar="RUN", help=f"{_WHICH}; none: all")
     cancel.add_argument("--yes", action="store_true", help="do not ask")
 
     retry = _add(actions, "retry", "submit the failed runs again, and nothing else")
-    retry.add_argument("run", nargs="*", metavar="RUN", help=f"{_WHICH}; none: all that failed")
+    retry.add_argument("which", nargs="*", metavar="RUN", help=f"{_WHICH}; none: all that failed")
 
     collect = _add(actions, "collect", "check every result in the store; when all are there, `dvc repro` for the rest")
     collect.add_argument("--check-only", action="store_true", help="leave out `dvc repro`")

@@ -66,10 +66,10 @@ class Sweep:
     def placed(self) -> dict[str, Placed]:
         return last_places(read_sweeps(self.store))
 
-    def states(self, runs: list[Run]) -> dict[Run, State]:
+    def states(self, runs: list[Run], keep_failures: bool = True) -> dict[Run, State]:
         """Raises queue.NoAnswer if SLURM has to be asked and does not answer."""
         asked = any(run.fingerprint in self.placed and not self.store.is_done(run) for run in runs)
-        return run_states(runs, self.store, self.placed, queue.live_jobs() if asked else {})
+        return run_states(runs, self.store, self.placed, queue.live_jobs() if asked else {}, keep_failures)
 
     def seconds_left(self, run: Run) -> float:
         """Of one run, from its last epoch on."""
@@ -121,7 +121,7 @@ def submit_missing(args: argparse.Namespace) -> None:
     sweep = Sweep.asked(args)
     lacking = [run for run in sweep.runs if not sweep.store.is_done(run)]
     if args.dry_run:
-        states = sweep.states(lacking)
+        states = sweep.states(lacking, keep_failures=False)
         send = [run for run in lacking if states[run].kind in ("missing", "failed")]
         packs = make_packs(send, sweep.preset, sweep.estimate.seconds)
         print(f"{len(packs)} jobs for {len(send)} runs would be submitted; {len(lacking) - len(send)} are under way.")
@@ -192,7 +192,7 @@ def _about(sweep: Sweep, run: Run, state: State, left: dict[Run, float]) -> str:
 def logs(args: argparse.Namespace) -> None:
     """Of each run that is named."""
     sweep = Sweep.asked(args)
-    for run in _chosen(args.run, sweep.runs):
+    for run in _chosen(args.which, sweep.runs):
         print(f"{run.label}  ({sweep.store.folder(run)})")
         reason, placed = sweep.store.failure(run), sweep.placed.get(run.fingerprint)
         if reason:
@@ -212,10 +212,10 @@ def cancel(args: argparse.Namespace) -> None:
     """All jobs of this store, or those that hold the runs that are named."""
     sweep = Sweep.asked(args)
     jobs = queue.live_jobs()
-    if args.run:
+    if args.which:
         keys = {
             sweep.placed[run.fingerprint].key
-            for run in _chosen(args.run, sweep.runs)
+            for run in _chosen(args.which, sweep.runs)
             if run.fingerprint in sweep.placed
         }
     else:
@@ -243,7 +243,7 @@ def _agreed(question: str) -> bool:
 def retry(args: argparse.Namespace) -> None:
     """The failed runs alone."""
     sweep = Sweep.asked(args)
-    chosen = _chosen(args.run, sweep.runs) if args.run else sweep.runs
+    chosen = _chosen(args.which, sweep.runs) if args.which else sweep.runs
     states = sweep.states(chosen)
     failed = [run for run in chosen if states[run].kind == "failed"]
     if not failed:

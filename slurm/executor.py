@@ -23,11 +23,11 @@ def run_on_slurm(task: str, runs: list[Run], settings: Settings, on_event: OnEve
     estimate = Estimate(make_plan(settings), "cuda" if preset.gpus or preset.gres else "cpu")
     came = submit(task, runs, settings, preset, estimate.seconds)
     sent = f"{came.jobs} jobs sent for {len(came.sent)} runs, {len(came.attached)} runs were under way"
-    on_event("where", None, f"{preset.name}: {sent}")
+    on_event("note", None, f"{preset.name}: {sent}")
     try:
         return Watch(task, runs, settings, on_event).wait(preset.poll_seconds)
     except KeyboardInterrupt:
-        on_event("where", None, "the jobs go on: `dvc repro` waits for them again, `xnets sweep cancel` ends them")
+        on_event("note", None, "the jobs go on: `dvc repro` waits for them again, `xnets sweep cancel` ends them")
         raise
 
 
@@ -80,7 +80,7 @@ class Watch:
             jobs = live_jobs()
         except NoAnswer as error:
             if not self.silent:
-                self.on_event("where", None, f"{error} The jobs go on; asking again")
+                self.on_event("note", None, f"{error} The jobs go on; it is asked again.")
             self.silent = str(error)
             return None
         self.silent = ""

@@ -16,7 +16,6 @@ from slurm.packs import make_packs
 from slurm.preset import Preset, Shape
 from slurm.queue import NoAnswer, live_jobs, max_array_size
 from slurm.snapshot import freeze_code
-from slurm.states import done_check, run_states
 from slurm.sweeps import Array, Sweep, last_places, new_sweep, numbered, only_numbered, read_sweeps, records
 from xnets.errors import XNetsError
 from xnets.training import Run
@@ -44,9 +43,9 @@ def submit(
     store = Store(settings.store)
     with store.lock():
         longest = max_array_size()
-        places = last_places(read_sweeps(store))
-        states = run_states(runs, store, places, live_jobs(), False, done_check(task, store))
-        attached = [run for run in runs if states[run].kind in ("running", "queued")]
+        places, jobs = last_places(read_sweeps(store)), live_jobs()
+        held = {fingerprint for fingerprint, placed in places.items() if placed.key in jobs}
+        attached = [run for run in runs if run.fingerprint in held and not store.failure(run)]
         sent = [run for run in runs if run not in set(attached)]
         if not sent:
             return Submitted(attached, sent, 0, None)

@@ -11,6 +11,7 @@ from slurm.queue import Job
 from slurm.sweeps import Array, Sweep, records
 
 NAME = "xnets-20260101-000000-abcd-0"
+QUEUE = f"7|0|{NAME}|RUNNING|None|n1\n7|1|{NAME}|PENDING|Resources|\n9|N/A|xnets-of-another-store-0|RUNNING|None|n1\n"
 PRESET = Preset("made-up", gpus=0, cpus=1, memory_gb=1.5, time_minutes=30, signal_seconds=20, poll_seconds=0.1)
 
 

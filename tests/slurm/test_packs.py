@@ -76,3 +76,9 @@ def test_small_runs_do_share_a_job():
     assert [len(pack.runs) for pack in packs] == [6, 6]
     packs = make_packs(runs, Preset("p", minutes_per_job=60, runs_at_once=2), seconds.__getitem__)
     assert [len(pack.runs) for pack in packs] == [12]
+
+
+def test_what_fits_on_average_may_not_fit():
+    runs, seconds = runs_of([("digits", 60 * minutes) for minutes in (50, 40, 30)])
+    packs = make_packs(runs, Preset("p", minutes_per_job=60, runs_at_once=2), seconds.__getitem__)
+    assert [len(pack.runs) for pack in packs] == [2, 1]

@@ -39,6 +39,7 @@ def test_submit_without_slurm_is_a_sentence_and_leaves_nothing(xnets_sweep, stor
     commands.add("sbatch", complains="sbatch: error: invalid partition specified: fast", status=1)
     said = xnets_sweep("submit", status=2)
     assert "SLURM refused the jobs (sbatch: error: invalid partition specified: fast): mend the cluster's file." in said
+    assert "queued:" not in xnets_sweep("status", "--runs", status=1), "the record of it is gone"
     commands.add("sbatch", "Submitted batch job 7\n")
     assert "3 jobs submitted for 3 runs; 0 are under way" in xnets_sweep("submit"), "at once, not when it has aged"
 

@@ -1,5 +1,6 @@
 """Do one task on one run, in this process: what every executor's workers call."""
 
+import contextlib
 import json
 import os
 import time
@@ -15,6 +16,7 @@ from experiments.store import Store
 from xnets.data import PackedData, open_data
 from xnets.errors import Stopped, XNetsError
 from xnets.training import Run
+from xnets.training.distributed import ALONE, Group
 from xnets.training.loop import evaluate_run, train
 
 OnEpoch = Callable[[dict[str, Any]], None]
@@ -30,12 +32,13 @@ def prepare_torch(local: LocalSettings, place: str) -> torch.device:
 
 
 def attempt(
-    task: str, run: Run, settings: Settings, device: torch.device, on_epoch: OnEpoch, stop: Callable[[], bool]
+    task: str, run: Run, settings: Settings, device: torch.device, on_epoch: OnEpoch, stop: Callable[[], bool],
+    group: Group = ALONE,
 ) -> tuple[str, str | None]:  # fmt: skip
     """execute(), its end in words: ("done", None), ("stopped", None) or ("failed", reason). Nothing is raised."""
     try:
         seconds = 60 * settings.local.checkpoint_minutes
-        execute(task, run, Store(settings.store), settings.data_folder, device, seconds, on_epoch, stop)
+        execute(task, run, Store(settings.store), settings.data_folder, device, seconds, on_epoch, stop, group)
     except Stopped:
         return "stopped", None
     except XNetsError as error:
@@ -49,38 +52,42 @@ def attempt(
 
 def execute(
     task: str, run: Run, store: Store, data_folder: Path, device: torch.device, checkpoint_seconds: float,
-    on_epoch: OnEpoch = lambda record: None, stop: Callable[[], bool] = lambda: False,
+    on_epoch: OnEpoch = lambda record: None, stop: Callable[[], bool] = lambda: False, group: Group = ALONE,
 ) -> None:  # fmt: skip
     """Train or evaluate `run` unless that is done, and leave the outcome in the store.
 
-    Whoever else is at this run (another machine, a job that SLURM believes dead) is waited for.
+    Whoever else is at this run (another machine, a job that SLURM believes dead) is waited for. Every process of
+    `group` calls this; rank 0 alone looks into the store, writes there and is told of epochs.
     """
     data = open_data(data_folder / run.dataset)
     if data.digest != run.data_digest:
         raise XNetsError(
             f"The data in {data.folder} are not those that {run.label} was planned for: prepare them again."
         )
-    with store.working_on(run, stop):
-        if task == "train" and store.result(run) is None:
-            _train(run, store, data, device, checkpoint_seconds, on_epoch, stop)
-        elif task == "evaluate" and store.evaluation(run) is None:
-            seen = evaluate_run(run, data, store.folder(run), device)
-            if seen.pop("weights_sha256") != store.result(run)["weights_sha256"]:
-                raise XNetsError(
-                    f"{store.folder(run)} holds another network than its result.json: delete it to train again."
-                )
-            store.write_evaluation(run, seen)
+    first = group.rank == 0
+    with store.working_on(run, stop) if first else contextlib.nullcontext():
+        outcome = {"train": store.result, "evaluate": store.evaluation}[task]
+        if not group.any(first and outcome(run) is None)[0]:
+            return
+        if task == "evaluate":
+            _evaluate(run, store, data, device, group)
+        elif first:
+            _train(run, store, data, device, checkpoint_seconds, on_epoch, stop, group)
+        else:
+            train(run, data, store.folder(run), device, checkpoint_seconds, stop=stop, group=group)
 
 
 def _train(
     run: Run, store: Store, data: PackedData, device: torch.device, checkpoint_seconds: float, on_epoch: OnEpoch,
-    stop: Callable[[], bool],
+    stop: Callable[[], bool], group: Group,
 ) -> None:  # fmt: skip
+    """As rank 0."""
     folder = store.folder(run)
     log = folder / "history.jsonl"
     started = time.time()
-    about = provenance(device)
+    about = {**provenance(device), "processes": group.size}
     log.unlink(missing_ok=True)
+    (folder / "evaluation.json").unlink(missing_ok=True)  # of a network that is about to be replaced
 
     def note(record: dict[str, Any]) -> None:
         with open(log, "a") as file:
@@ -88,7 +95,16 @@ def _train(
         on_epoch(record)
 
     with store.noted_attempt(run, {key: about[key] for key in ("host", "slurm_job", "device")}):
-        result = train(run, data, folder, device, checkpoint_seconds, note, stop)
+        result = train(run, data, folder, device, checkpoint_seconds, note, stop, group)
         about["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         about["seconds"] = round(time.time() - started, 2)
         store.write_result(run, {"run": run.to_dict(), **result, "provenance": about})
+
+
+def _evaluate(run: Run, store: Store, data: PackedData, device: torch.device, group: Group) -> None:
+    seen = evaluate_run(run, data, store.folder(run), device, group)
+    if group.rank > 0:
+        return
+    if seen.pop("weights_sha256") != store.result(run)["weights_sha256"]:
+        raise XNetsError(f"{store.folder(run)} holds another network than its result.json: delete it to train again.")
+    store.write_evaluation(run, seen)

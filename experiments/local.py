@@ -139,21 +139,21 @@ def _work(pipe: Connection, settings: Settings, place: str, parent: int) -> None
     stop = stop_on_signal()
     end_with_parent(parent)
     from experiments.execute import attempt, prepare_torch
+    from xnets.training.distributed import joined
 
-    device = prepare_torch(settings.local, place)
-    while True:
-        try:
-            while not pipe.poll(0.25):
-                if stop():  # between two tasks: a next one is answered with this
-                    pipe.send(("stopped", None))
-                    return
-            given = pipe.recv()
-        except EOFError:
-            return
-        task, said = given
-        outcome = attempt(
-            task, Run.from_dict(said), settings, device, lambda record: pipe.send(("epoch", record)), stop
-        )  # fmt: skip
-        pipe.send(outcome)
-        if outcome[0] == "stopped":
-            return
+    with joined(prepare_torch(settings.local, place)) as (group, device):  # alone, unless a job has prepared a group
+        while True:
+            try:
+                while not pipe.poll(0.25):
+                    if stop():  # between two tasks: a next one is answered with this
+                        pipe.send(("stopped", None))
+                        return
+                task, said = pipe.recv()
+            except EOFError:
+                return
+            outcome = attempt(
+                task, Run.from_dict(said), settings, device, lambda record: pipe.send(("epoch", record)), stop, group
+            )
+            pipe.send(outcome)
+            if outcome[0] == "stopped":
+                return

@@ -68,7 +68,11 @@ class Store:
 
     def is_done(self, run: Run) -> bool:
         """Whether there is a result, without reading it."""
-        return (self.folder(run) / "result.json").exists()
+        return self.has("train", run)
+
+    def has(self, task: str, run: Run) -> bool:
+        """Whether what `task` ("train" or "evaluate") leaves is there, without reading it."""
+        return (self.folder(run) / {"train": "result.json", "evaluate": "evaluation.json"}[task]).exists()
 
     def history(self, run: Run) -> list[dict[str, Any]]:
         """The epochs of the attempt that is under way, or of the last one; a line that is being written is left out."""

@@ -5,52 +5,68 @@ import sys
 from pathlib import Path
 
 ABOUT = """\
-Two machines without a shared disk: bring finished runs from the store of one into that of the other, where they count
-as if they had been trained there.
+Bring finished runs from one machine to another that does not share its disk. There they count as if they had been
+trained there.
 
-  there:  xnets store export runs.tar          the finished runs of params.yaml
-          (copy runs.tar over: scp, a stick, ...)
-  here:   xnets store import runs.tar
-          dvc repro                            trains what is still missing, and makes tables and figures
+  machine that trained:  xnets store export runs.tar    what is finished of the runs that params.yaml asks for
+                         (copy runs.tar over: scp, a USB stick, ...)
+  the other machine:     xnets store import runs.tar
+                         dvc repro                      train what is still missing, make tables and figures
 
-Both machines need the same version of this repository and the same data. A run that is here is never overwritten."""
+Both need the same version of this repository and the same data. Finished runs are never overwritten."""
 EXPORT = """\
-Write finished runs to a bundle: their results and evaluations, and the networks of those not evaluated yet.
-"""
+Write finished runs to FILE.tar: their results, histories and evaluations, and the trained networks (model.pt) of those
+that are not evaluated yet. Nothing in the store changes.
+
+  xnets store export runs.tar                        what is finished of the runs that params.yaml asks for
+  xnets store export runs.tgz --all --models         everything finished, with all networks, compressed
+  xnets store export runs.tar --unfinished           and checkpoints, to go on with on the other machine
+  xnets store export runs.tar --max-mib 100          runs-1.tar, runs-2.tar, ...: each can be imported by itself"""
 IMPORT = """\
-Check bundles wholly, then add the runs that are not here. A run that is here with another result is reported and kept
-as it is; the exit status is then 1. If an import is interrupted, start it again.
-"""
+Check the files, every byte of all of them, then add the runs that the store here lacks.
+
+  finished here with the same result    it stays; evaluation or network are added if they are missing
+  finished here with another result     it stays, and is reported as a conflict; the exit status is then 1
+  begun or failed here                  a finished run takes its place; a checkpoint is added only where none is
+  being trained here right now          left alone and reported; import again when that is done
+
+If an import is interrupted, start it again."""
 
 
 def add_store(commands: argparse._SubParsersAction) -> None:
     """Add `xnets store` to `xnets`."""
+    as_written = argparse.RawDescriptionHelpFormatter
     parser = commands.add_parser(
-        "store", help="move finished runs between machines", description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        "store", help="move finished runs between machines", description=ABOUT, formatter_class=as_written
+    )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    out = actions.add_parser("export", help="write runs of this machine's store to a bundle", description=EXPORT)
-    out.add_argument("file", type=Path, metavar="FILE.tar", help="the bundle; .tar.gz or .tgz: compressed")
-    out.add_argument("--scale", help="the runs of this scale instead of that in params.yaml")
-    out.add_argument("--all", action="store_true", help="every finished run in the store, whatever params.yaml says")
-    out.add_argument("--models", action="store_true", help="the trained networks too, of all runs")
-    out.add_argument(
-        "--unfinished", action="store_true", help="also the checkpoints of the plan's runs under way, to go on there"
+    out = actions.add_parser(
+        "export", help="write runs of this machine's store to a file", description=EXPORT, formatter_class=as_written
     )
     out.add_argument(
-        "--max-mib", type=float, metavar="N", help="cut it into FILE-1.tar, FILE-2.tar ... of N MiB at most"
+        "file", type=Path, metavar="FILE.tar", help="to be written; compressed if it ends in .tar.gz or .tgz"
     )
+    out.add_argument("--scale", help="the runs of this scale instead of the one in params.yaml")
+    out.add_argument("--all", action="store_true", help="all finished runs in the store, whatever params.yaml asks for")
+    out.add_argument("--models", action="store_true", help="the trained networks of all these runs too")
+    out.add_argument(
+        "--unfinished", action="store_true",
+        help="also checkpoints of the runs that params.yaml asks for, unless a process is training them",
+    )  # fmt: skip
+    out.add_argument("--max-mib", type=float, metavar="N", help="cut it into files of at most N MiB")
     out.set_defaults(run=_export)
-    into = actions.add_parser("import", help="add the runs of bundles to this machine's store", description=IMPORT)
-    into.add_argument("files", type=Path, nargs="+", metavar="FILE.tar", help="bundles, in any order")
+    into = actions.add_parser(
+        "import", help="add the runs in such files to this machine's store", description=IMPORT,
+        formatter_class=as_written,
+    )  # fmt: skip
+    into.add_argument("files", type=Path, nargs="+", metavar="FILE.tar", help="written by export; in any order")
     into.set_defaults(run=_import)
 
 
 def _export(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from experiments.bundle import export_runs
+    from experiments.bundles.exporting import export_runs
     from experiments.plan import make_plan
     from experiments.scales import read_scales
     from experiments.settings import check_choice, read_settings
@@ -75,7 +91,7 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from experiments.bundle import import_bundles
+    from experiments.bundles.importing import import_bundles
     from experiments.settings import read_settings
     from experiments.store import Store
 
@@ -84,7 +100,7 @@ def _import(args: argparse.Namespace) -> int:
     for sentence in done.conflicts:
         print(f"conflict: {sentence}", file=sys.stderr)
     for sentence in done.kept:
-        print(sentence)
+        print(f"kept: {sentence}")
     under_way = f", {len(done.under_way)} to go on" if done.under_way else ""
     known, conflicts = len(done.known), len(done.conflicts)
     print(f"{len(done.new)} new, {known} already here, {conflicts} in conflict{under_way}; in {store.root}")

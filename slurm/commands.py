@@ -14,6 +14,7 @@ from experiments.local import places
 from experiments.plan import Plan, make_plan
 from experiments.scales import read_scales
 from experiments.settings import SlurmSettings, check_choice, read_settings
+from experiments.sound import sound_result
 from experiments.stages import check_result
 from experiments.store import Store
 from slurm import queue
@@ -258,7 +259,7 @@ def collect(args: argparse.Namespace) -> int:
     missing, damaged = [], []
     for run in sweep.runs:
         try:
-            result = sweep.store.result(run)
+            result = sound_result(sweep.store, run)
             if result:
                 check_result(sweep.plan, run, result)
             else:

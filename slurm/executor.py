@@ -9,7 +9,7 @@ from experiments.settings import Settings
 from experiments.store import Store
 from slurm.preset import read_preset
 from slurm.queue import Job, NoAnswer, live_jobs
-from slurm.states import done_check, run_states
+from slurm.states import run_states
 from slurm.submission import submit
 from slurm.sweeps import Placed, last_places, read_sweeps
 from xnets.training import Run
@@ -36,7 +36,7 @@ class Watch:
 
     def __init__(self, task: str, runs: list[Run], settings: Settings, on_event: OnEvent) -> None:
         self.store, self.on_event = Store(settings.store), on_event
-        self.is_done = done_check(task, self.store)
+        self.task = task
         self.waiting = list(runs)
         self.told = dict.fromkeys(runs, 0)  # epochs
         self.absent = dict.fromkeys(runs, 0)  # looks in a row without its job
@@ -56,7 +56,7 @@ class Watch:
         """Take in what the store and SLURM say now. jobs: None if SLURM does not answer."""
         for run in self.waiting:
             self._tell_epochs(run)
-        for run in [run for run in self.waiting if self.is_done(run)]:
+        for run in [run for run in self.waiting if self.store.has(self.task, run)]:
             self._settle(run, None)
         if jobs is None:
             return
@@ -64,14 +64,14 @@ class Watch:
             placed = places.get(run.fingerprint)
             self.absent[run] = 0 if placed and placed.key in jobs else self.absent[run] + 1
         gone = [run for run in self.waiting if self.absent[run] >= LOOKS]
-        for run, state in run_states(gone, self.store, places, {}, is_done=self.is_done).items():
+        for run, state in run_states(gone, self.store, places, {}, task=self.task).items():
             if state.kind == "done":  # since the first look
                 self._settle(run, None)
             elif state.kind != "queued":  # its submission was interrupted a moment ago: SLURM may still show it
                 self._settle(run, state.why or "its job ended without leaving this")
         for run in [run for run in self.waiting if self.store.failure(run)]:
             self._settle(run, self.store.failure(run))
-        states = run_states(self.waiting, self.store, places, jobs, False, self.is_done).values()
+        states = run_states(self.waiting, self.store, places, jobs, False, self.task).values()
         kinds = [state.kind for state in states]
         self.on_event("where", None, f"{kinds.count('running')} running, {kinds.count('queued')} queued")
 

@@ -87,9 +87,8 @@ class PackJob:
 
     def _join_tasks(self) -> list[str]:
         """Tell this task's worker how to find the others' (torch.distributed's variables); return its device."""
-        environment = submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
-        on_gpu = self.settings.local.device != "cpu" and self._asks_for_gpus()
-        return [f"cuda:{environment.local_rank}" if on_gpu else "cpu"]
+        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+        return ["cuda" if self.settings.local.device != "cpu" and self._asks_for_gpus() else "cpu"]
 
     def _on_sigterm(self, *_: Any) -> None:
         self.stopping = True

@@ -1,7 +1,7 @@
 """What each run is at: the store says what is done and what failed, SLURM what is under way."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from experiments.store import Store
@@ -22,24 +22,18 @@ class State:
     why: str = ""
 
 
-def done_check(task: str, store: Store) -> Callable[[Run], bool]:
-    """What tells whether `task` is done on a run."""
-    return {"train": store.is_done, "evaluate": lambda run: store.evaluation(run) is not None}[task]
-
-
 def run_states(
     runs: Iterable[Run], store: Store, places: dict[str, Placed], jobs: dict[tuple[str, int], Job],
-    keep_failures: bool = True, is_done: Callable[[Run], bool] | None = None,
+    keep_failures: bool = True, task: str = "train",
 ) -> dict[Run, State]:  # fmt: skip
-    """The state of each run, given SLURM's live jobs. is_done: of the task that is asked about (default: training).
+    """The state of each run, given SLURM's live jobs. task: what a run is to have had done.
 
     Unless keep_failures is False, it is asked once why a vanished job ended, and kept: SLURM soon forgets.
     """
-    is_done = is_done or store.is_done
     ended: dict[tuple[str, int], str] = {}
     states = {}
     for run in runs:
-        if is_done(run):
+        if store.has(task, run):
             states[run] = State("done")
             continue
         reason, placed = store.failure(run), places.get(run.fingerprint)
@@ -51,7 +45,7 @@ def run_states(
         elif placed is None:
             states[run] = State("missing")
         else:
-            states[run] = _gone(run, store, placed, ended, keep_failures, is_done)
+            states[run] = _gone(run, store, placed, ended, keep_failures, task)
     return states
 
 
@@ -66,7 +60,7 @@ def _alive(run: Run, store: Store, job: Job) -> State:
 
 def _gone(
     run: Run, store: Store, placed: Placed, ended: dict[tuple[str, int], str], keep: bool,
-    is_done: Callable[[Run], bool],
+    task: str,
 ) -> State:  # fmt: skip
     """It was put into a job that SLURM does not hold any more."""
     id = placed.array.job_id(placed.index)
@@ -77,7 +71,7 @@ def _gone(
         return State("failed", why="its job is gone")
     if placed.key not in ended:
         ended[placed.key] = why_ended(id, placed.array.name)
-    if is_done(run):  # between the two looks
+    if store.has(task, run):  # between the two looks
         return State("done")
     store.write_failure(run, ended[placed.key])
     return State("failed", why=ended[placed.key])

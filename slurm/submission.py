@@ -46,7 +46,8 @@ def submit(
         places, jobs = last_places(read_sweeps(store)), live_jobs()
         held = {fingerprint for fingerprint, placed in places.items() if placed.key in jobs}
         attached = [run for run in runs if run.fingerprint in held and not store.failure(run)]
-        sent = [run for run in runs if run not in set(attached)]
+        # done is asked after the queue: a job may end between the two
+        sent = [run for run in runs if run not in set(attached) and not store.has(task, run)]
         if not sent:
             return Submitted(attached, sent, 0, None)
         for run in sent:

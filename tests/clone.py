@@ -46,8 +46,8 @@ class Clone:
         return {str(p.relative_to(self.folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def copy_of_repository(repository: Path, folder: Path, scale: str, **params: object) -> Path:
-    """The repository as it is now, uncommitted changes too, with one scale more and other params."""
+def copy_of_repository(repository: Path, folder: Path, scales: str, **params: object) -> Path:
+    """The repository as it is now, uncommitted changes too, with more scales and other params."""
     command = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
     listed = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):
@@ -55,7 +55,7 @@ def copy_of_repository(repository: Path, folder: Path, scale: str, **params: obj
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(repository / name, folder / name)
     with open(folder / "experiments" / "scales.yaml", "a") as file:
-        file.write(scale)
+        file.write(scales)
     Clone(folder).params(**params)
     (folder / "dvc.lock").unlink(missing_ok=True)
     return folder
@@ -65,7 +65,8 @@ def clone_of(copied: Path, folder: Path) -> Clone:
     """A copy of such a copy, in which dvc works."""
     shutil.copytree(copied, folder)
     clone = Clone(folder)
-    clone.run("git", "init", "--quiet")
+    if not (folder / ".git").exists():
+        clone.run("git", "init", "--quiet")
     return clone
 
 

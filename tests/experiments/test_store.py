@@ -5,9 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from experiments.execute import execute
+from experiments.sound import sound_evaluation, sound_result
 from experiments.store import Store
-from xnets.errors import XNetsError
+from xnets.errors import Stopped, XNetsError
 
 
 @pytest.fixture
@@ -102,3 +105,35 @@ def test_json_in_the_store_is_readable_by_others(store, run):
     store.write_result(run, {"run": run.to_dict()})
     said = json.loads((store.folder(run) / "result.json").read_text())
     assert said["run"]["model"]["name"] == run.model.name
+
+
+def test_an_evaluation_does_not_outlive_its_network(store, run, tiny):
+    """Who deletes only result.json has the run trained again: the old evaluation is gone before that begins."""
+    store.write_evaluation(run, {"top1": 5.0})
+    with pytest.raises(Stopped):
+        execute("train", run, store, tiny.data_folder, torch.device("cpu"), 60, stop=lambda: True)
+    assert store.evaluation(run) is None
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"),
+    [
+        ([{"epoch": 0, "test_top1": 1.0}], "does not have the run's 2 epochs"),
+        ([{"epoch": 0, "test_top1": 1.0}, {"epoch": 1, "test_top1": float("nan")}], "an epoch without an accuracy"),
+        ([{"epoch": i, "test_top1": 1.0, "train_loss": float("inf")} for i in range(2)], "a number that is none"),
+    ],
+)
+def test_unsound_contents_are_named(store, run, epochs, said):
+    assert sound_result(store, run) is None
+    assert sound_evaluation(store, run) is None
+    result = {"run": run.to_dict(), "epochs": [{"epoch": i, "test_top1": 1.0, "test_loss": None} for i in range(2)]}
+    result |= {"graphs_sha256": "", "weights_sha256": "", "provenance": {}}
+    store.write_result(run, result)
+    assert sound_result(store, run) == store.result(run)
+    content = {**store.result(run), "epochs": epochs}
+    (store.folder(run) / "result.json").write_text(json.dumps(content))
+    with pytest.raises(XNetsError, match=rf"result\.json .*{said}: delete it to train"):
+        sound_result(store, run)
+    store.write_evaluation(run, {"top1": "5"})
+    with pytest.raises(XNetsError, match=r"evaluation\.json is not an evaluation: delete it to evaluate"):
+        sound_evaluation(store, run)

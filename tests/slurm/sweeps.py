@@ -17,7 +17,7 @@ sweep:
   items: [table3]
   datasets: {imagenet: digits}
   networks: {alexnet: {narrow: 16, drop_strides: 2, init: sparse-aware}}
-  protocols: {imagenet-alexnet: {epochs: 12, batch_size: 32, max_lr: 0.02, augmentation: crop-1}}
+  protocols: {imagenet-alexnet: {epochs: 8, batch_size: 32, max_lr: 0.02, augmentation: crop-1}}
 """
 PRESET = {
     "partition": "low", "gpus": 0, "cpus": 1, "memory_gb": 1.5, "time_minutes": 30, "signal_seconds": 20,
@@ -43,9 +43,13 @@ class Sweep:
     def preset(self, **changes: object) -> None:
         (self.clone.folder / "cluster.yaml").write_text(yaml.safe_dump({**PRESET, **changes}))
 
-    def train(self) -> subprocess.Popen:
+    def repro(self) -> subprocess.Popen:
         """`dvc repro`, as far as what the jobs do."""
         return self.clone.start("dvc", "repro", "evaluate")
+
+    def train(self) -> subprocess.Popen:
+        """The two stages without dvc, which is quicker."""
+        return self.clone.start("sh", "-c", "python -m experiments train && python -m experiments evaluate")
 
     def xnets(self, *arguments: str, status: int = 0) -> str:
         return self.clone.run("xnets", "sweep", *arguments, status=status)
@@ -60,7 +64,7 @@ class Sweep:
         return {
             fingerprint: notes[-1]
             for fingerprint, notes in self.attempts().items()
-            if "ended" not in notes[-1] and (self.store / fingerprint / "history.jsonl").exists()
+            if notes and "ended" not in notes[-1] and (self.store / fingerprint / "history.jsonl").exists()
         }
 
     def wait_for_work(self, process: subprocess.Popen) -> tuple[str, dict]:

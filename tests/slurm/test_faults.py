@@ -15,7 +15,10 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def copied(repository, tmp_path_factory):
     """The repository, its params asking for three runs."""
-    return copy_of_repository(repository, tmp_path_factory.mktemp("copied"), SCALE, **PARAMS)
+    folder = copy_of_repository(repository, tmp_path_factory.mktemp("copied") / "plain", SCALE, **PARAMS)
+    clone = clone_of(folder, folder.with_name("prepared"))
+    clone.repro("prepare", "sample")
+    return clone.folder
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +45,12 @@ def assert_complete(sweep, wanted):
 
 
 def test_undisturbed(sweep, wanted):
-    output = ended(sweep.train())
+    output = ended(sweep.repro())
     assert "train: 3 runs, 0 were done before" in output
     assert_complete(sweep, wanted)
     assert sweep.submissions() == 1
     assert "3        3        0        0        0        0" in sweep.xnets("status")
-    assert "up to date" in sweep.clone.run("dvc", "repro", "evaluate")
+    assert "up to date" in ended(sweep.repro())
 
 
 def test_preempted(sweep, wanted):
@@ -65,7 +68,7 @@ def test_cancelled(sweep, wanted):
     process = sweep.train()
     fingerprint, note = sweep.wait_for_work(process)
     sweep.cluster.run("scancel", note["slurm_job"])
-    output = ended(process, status=255)
+    output = ended(process, status=2)
     assert f"its job {note['slurm_job']} was cancelled" in output
     assert "1 of 3 runs failed and the others are kept" in output
     assert sorted(sweep.completions()) == [0, 1, 1]
@@ -82,7 +85,7 @@ def test_a_worker_is_killed(sweep, wanted):
     process = sweep.train()
     _, note = sweep.wait_for_work(process)
     os.kill(note["pid"], signal.SIGKILL)
-    assert "its worker was killed (SIGKILL)" in ended(process, status=255)
+    assert "its worker was killed (SIGKILL)" in ended(process, status=2)
     ended(sweep.train())
     assert_complete(sweep, wanted)
 
@@ -112,7 +115,7 @@ def test_a_node_is_lost_for_a_while(sweep, wanted):
 
 
 def test_the_waiting_command_is_killed_and_the_code_is_edited(sweep, wanted):
-    process = sweep.train()
+    process = sweep.repro()
     sweep.wait_for_work(process)
     os.killpg(process.pid, signal.SIGKILL)
     code = sweep.clone.folder / "xnets" / "training" / "loop.py"
@@ -120,7 +123,7 @@ def test_the_waiting_command_is_killed_and_the_code_is_edited(sweep, wanted):
     code.write_text("raise SystemExit('the working tree is under repair')\n")
     time.sleep(3)
     code.write_text(text)
-    ended(sweep.train())
+    ended(sweep.repro())
     assert_complete(sweep, wanted)
     assert sweep.submissions() == 1, "it attached to what was under way"
 
@@ -139,7 +142,7 @@ def test_told_that_its_time_is_up(sweep, wanted):
 
 def test_too_little_memory(sweep, wanted):
     sweep.preset(memory_gb=0.2)
-    output = ended(sweep.train(), status=255)
+    output = ended(sweep.train(), status=2)
     assert output.count("memory_gb") >= 3
     sweep.preset()
     ended(sweep.train())
@@ -152,7 +155,7 @@ def test_diverging_runs_do_not_stop_their_job(sweep):
         scales.read_text().replace("max_lr: 0.02, augmentation: crop-1}", "max_lr: 1.0e+20, augmentation: crop-1}")
     )
     sweep.preset(minutes_per_job=20)
-    output = ended(sweep.train(), status=255)
+    output = ended(sweep.train(), status=2)
     assert "3 of 3 runs failed" in output
     assert output.count("its loss was no longer a number") >= 3
     assert sweep.submissions() == 1

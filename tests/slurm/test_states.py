@@ -9,7 +9,7 @@ from experiments.store import Store
 from slurm import states as states_module
 from slurm.packs import Pack
 from slurm.preset import Shape
-from slurm.states import State, done_check, run_states
+from slurm.states import State, run_states
 from slurm.sweeps import last_places, new_sweep, numbered, only_numbered, read_sweeps
 from tests.slurm.fakes import NAME, job, record
 
@@ -151,7 +151,7 @@ def test_evaluations_have_a_state_of_their_own(store, runs, asked):
     for run in runs:
         store.write_result(run, {})
     store.write_evaluation(runs[0], {})
-    states = look(store, runs, {(NAME, 0): job()}, is_done=done_check("evaluate", store))
+    states = look(store, runs, {(NAME, 0): job()}, task="evaluate")
     assert [states[run].kind for run in runs] == ["done", "queued", "queued"]
     assert {state.kind for state in look(store, runs, {}).values()} == {"done"}
 

@@ -1,10 +1,11 @@
 """Batches of a packed data set, augmented as the authors logged it, at full speed on CPU and GPU.
 
 Order and augmentation of an epoch depend on (train_seed, epoch) alone, so a run that was stopped goes on with the
-same batches. Draws use numpy's PCG64 stream and are made on the CPU: CPU and GPU see the same crops.
+same batches, and several processes agree on who takes what. Draws use numpy's PCG64 stream and are made on the CPU: CPU
+and GPU see the same crops.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from xnets.data.packed import PackedData, Split
 from xnets.errors import XNetsError
 from xnets.seeds import derive_seed, uniform
+from xnets.training.distributed import ALONE, Group
 from xnets.training.protocol import AUGMENTATIONS
 
 RESIDENT_SHARE = 0.4  # of the device's free memory that a data set may take to be kept there
@@ -29,12 +31,17 @@ def epoch_order(n: int, train_seed: int, epoch: int) -> np.ndarray:
 
 
 class Batches:
-    """Training and test batches: x (B, 3, H, W) float32, normalised by the training set's mean and sd; y (B,) int64."""
+    """Training and test batches: x (B, 3, H, W) float32, normalised by the training set's mean and sd; y (B,) int64.
 
-    def __init__(self, data: PackedData, batch_size: int, augmentation: str, device: torch.device) -> None:
+    Of a global batch of up to `batch_size` images, the process in `group` makes its share; B may then be 0.
+    """
+
+    def __init__(
+        self, data: PackedData, batch_size: int, augmentation: str, device: torch.device, group: Group = ALONE
+    ) -> None:
         if augmentation not in AUGMENTATIONS:
             raise XNetsError(f"Unknown augmentation {augmentation!r}; there are {', '.join(AUGMENTATIONS)}.")
-        self.batch_size, self.augmentation, self.device = batch_size, augmentation, device
+        self.batch_size, self.augmentation, self.device, self.group = batch_size, augmentation, device, group
         self.mean = torch.tensor(data.manifest["mean"], device=device).view(1, 3, 1, 1)
         self.sd = torch.tensor(data.manifest["sd"], device=device).clamp_min(1e-3).view(1, 3, 1, 1)
         train, test = data.split("train"), data.split("test")
@@ -53,6 +60,10 @@ class Batches:
         full, rest = divmod(self.n_train, self.batch_size)
         return full + (rest > 1)
 
+    def size(self, step: int) -> int:
+        """Images in the global batch of a step."""
+        return min(self.batch_size, self.n_train - step * self.batch_size)
+
     def train(self, train_seed: int, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, from `first_step` on."""
         order = epoch_order(self.n_train, train_seed, epoch)
@@ -60,7 +71,8 @@ class Batches:
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
             places = slice(step * self.batch_size, (step + 1) * self.batch_size)
-            return self._train.augmented(order[places], draws[places], flip="flip" in self.augmentation)
+            share = self.group.share(self.size(step))
+            return self._train.augmented(order[places][share], draws[places][share], flip="flip" in self.augmentation)
 
         yield from self._ready(batch, range(first_step, self.steps))
 
@@ -68,7 +80,8 @@ class Batches:
         """The test set, in its own order, not augmented."""
 
         def batch(start: int) -> tuple[Tensor, Tensor]:
-            return self._test.plain(np.arange(start, min(start + batch_size, self.n_test)))
+            places = np.arange(start, min(start + batch_size, self.n_test))
+            return self._test.plain(places[self.group.share(len(places))])
 
         yield from self._ready(batch, range(0, self.n_test, batch_size))
 
@@ -143,7 +156,7 @@ class MixedSizes:
         def window(i: int, draw: np.ndarray) -> Tensor:
             return self._resized(i, *_random_window(*self.shapes[i], draw), flipped=flip and draw[4] < 0.5)
 
-        return torch.stack(list(self.pool.map(window, chosen, draws))), self.labels[torch.from_numpy(chosen)]
+        return _stacked(self.pool.map(window, chosen, draws)), self.labels[torch.from_numpy(chosen)]
 
     def plain(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
         """(B, 224, 224, 3) uint8: the middle 224 / 256 of the shorter side."""
@@ -153,13 +166,19 @@ class MixedSizes:
             top, left = (int(length - side) // 2 for length in self.shapes[i])
             return self._resized(i, top, left, side, side, flipped=False)
 
-        return torch.stack(list(self.pool.map(window, chosen))), self.labels[torch.from_numpy(chosen)]
+        return _stacked(self.pool.map(window, chosen)), self.labels[torch.from_numpy(chosen)]
 
     def _resized(self, i: int, top: int, left: int, height: int, width: int, flipped: bool) -> Tensor:
         window = self._image(i)[:, :, top : top + height, left : left + width]
         window = F.interpolate(window, (CROP, CROP), mode="bilinear", antialias=True, align_corners=False)
         window = window.flip(3) if flipped else window
         return window.round_().clamp_(0, 255).to(torch.uint8)[0].permute(1, 2, 0)
+
+
+def _stacked(windows: Iterable[Tensor]) -> Tensor:
+    """(B, 224, 224, 3); torch.stack refuses B = 0."""
+    windows = list(windows)
+    return torch.stack(windows) if windows else torch.empty(0, CROP, CROP, 3, dtype=torch.uint8)
 
 
 def _one_ahead(make: Callable[[int], tuple[Tensor, Tensor]], steps: range) -> Iterator[tuple[Tensor, Tensor]]:

@@ -20,6 +20,7 @@ from xnets.layers import ExpanderLayer
 from xnets.models import build_spec
 from xnets.seeds import derive_seed
 from xnets.training.checkpoint import load_state, save_state
+from xnets.training.distributed import ALONE, Group
 from xnets.training.protocol import Protocol
 from xnets.training.run import Run
 
@@ -48,6 +49,7 @@ def train(
     checkpoint_seconds: float = 60.0,
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
     stop: Callable[[], bool] = lambda: False,
+    group: Group = ALONE,
 ) -> dict[str, Any]:
     """Train `run` in `folder`, going on from the checkpoint there, and leave MODEL behind.
 
@@ -55,14 +57,17 @@ def train(
         run: what to train.
         data: its prepared data.
         folder: holds the checkpoint, and in the end the model.
-        device: where to compute; on the CPU the result is the same to the last bit however often it was interrupted.
-        checkpoint_seconds: write a checkpoint when so much time has passed since the last.
+        device: where to compute; on the CPU the result is the same to the last bit however often it was interrupted, by
+            one process or two; more add up gradients in another order after each start.
+        checkpoint_seconds: write a checkpoint when so much time has passed since the last, by any rank's clock.
         on_epoch: told of each epoch, those before the checkpoint again: epoch, lr, train_loss, train_top1, test_loss,
-            test_top1 (nats and %).
-        stop: asked after each step; once it says True, a checkpoint is written and Stopped is raised.
+            test_top1 (nats and %). Rank 0 alone tells it, and writes files.
+        stop: asked after each step; once it says True on any rank, a checkpoint is written and all raise Stopped.
+        group: the processes that share each batch. Another number of them gives the same result but for rounding (and
+            dropout's draws), so it may change from one interruption to the next.
 
     Returns:
-        epochs (the list of those records), graphs_sha256 and weights_sha256.
+        epochs (the list of those records), graphs_sha256 and weights_sha256, on every rank.
 
     Raises:
         Diverged: a loss that is not finite. Stopped: see `stop`. XNetsError: a damaged checkpoint, a full disk, fp16
@@ -71,39 +76,46 @@ def train(
     protocol = run.protocol
     if protocol.precision == "fp16" and device.type == "cpu":
         raise XNetsError("Precision fp16 needs a GPU: on a CPU use bf16 or fp32.")
-    batches = Batches(data, protocol.batch_size, protocol.augmentation, device)
+    batches = Batches(data, protocol.batch_size, protocol.augmentation, device, group)
     model = build_run(run, device)
+    parallel = group.wrap(model, device)
     optimizer = torch.optim.SGD(
         model.parameters(), protocol.max_lr, protocol.momentum, weight_decay=protocol.weight_decay,
         nesterov=protocol.nesterov, fused=True,
     )  # fmt: skip
     scaler = torch.amp.GradScaler(device.type, enabled=protocol.precision == "fp16")
     torch.manual_seed(derive_seed(run.train_seed, "dropout"))
+    tell = on_epoch if group.rank == 0 else lambda record: None
     history: list[dict[str, Any]] = []
     first_step, sums = 0, torch.zeros(2, dtype=torch.float64, device=device)  # of losses, of right answers
-    if (folder / CHECKPOINT).exists():
+    if group.any((folder / CHECKPOINT).exists())[0]:
         state = load_state(folder / CHECKPOINT, run.fingerprint, device)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
-        history, first_step, sums = state["history"], state["step"], state["sums"]
+        history, first_step = state["history"], state["step"]
+        if group.rank == 0:  # it has the sums over all ranks; who holds them is all one, float64 adds losses exactly
+            sums = state["sums"]
         for record in history:
-            on_epoch(record)
+            tell(record)
         _set_rng(state["rng"], device)
 
     def save(step: int) -> None:
-        _check_finite(sums, run, len(history))
-        save_state(folder / CHECKPOINT, {
-            "fingerprint": run.fingerprint, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-            "scaler": scaler.state_dict(), "history": history, "step": step, "sums": sums, "rng": _get_rng(device),
-        })  # fmt: skip
+        total = group.sum_(sums.clone())
+        _check_finite(total, run, len(history))
+        if group.rank == 0:
+            save_state(folder / CHECKPOINT, {
+                "fingerprint": run.fingerprint, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                "scaler": scaler.state_dict(), "history": history, "step": step, "sums": total, "rng": _get_rng(device),
+            })  # fmt: skip
+        group.wait()  # a launcher that sees one process end may end the one that still writes
 
     saved = time.monotonic()
 
     def save_if_due(step: int) -> None:
         nonlocal saved
-        stopping = stop()
-        if stopping or time.monotonic() - saved > checkpoint_seconds:
+        stopping, due = group.any(stop(), time.monotonic() - saved > checkpoint_seconds)
+        if stopping or due:
             save(step)
             saved = time.monotonic()
         if stopping:
@@ -111,21 +123,24 @@ def train(
 
     for epoch in range(len(history), protocol.epochs):
         lr = protocol.learning_rate(epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = lr
         model.train()
         for step, (x, y) in enumerate(batches.train(run.train_seed, epoch, first_step), first_step):
+            n = batches.size(step)
+            if group.rank > 0:  # the checkpoint has rank 0's stream of dropout; the others need none to go on
+                torch.manual_seed(derive_seed(run.train_seed, "dropout", group.rank, epoch, step))
             with _precision(protocol, device):
-                logits = model(x)
-                loss = F.cross_entropy(logits, y)
+                logits = parallel(x)
+                loss = _mean_loss(logits, y, n, group)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
-            sums += torch.stack([loss.detach() * len(y), (logits.argmax(1) == y).sum()])
+            sums += torch.stack([loss.detach() * (n / group.size), (logits.argmax(1) == y).sum()])
             if step + 1 < batches.steps:
                 save_if_due(step + 1)
-        _check_finite(sums, run, epoch)
+        _check_finite(group.sum_(sums), run, epoch)
         seen = min(batches.steps * protocol.batch_size, batches.n_train)
         test = evaluate(model, batches, protocol)
         history.append({
@@ -133,11 +148,13 @@ def train(
             "test_loss": test["loss"], "test_top1": test["top1"],
         })  # fmt: skip
         first_step, sums = 0, torch.zeros_like(sums)
-        on_epoch(history[-1])
+        tell(history[-1])
         if len(history) < protocol.epochs:
             save_if_due(0)
-    save_state(folder / MODEL, {"fingerprint": run.fingerprint, "model": model.state_dict()})
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    if group.rank == 0:
+        save_state(folder / MODEL, {"fingerprint": run.fingerprint, "model": model.state_dict()})
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    group.wait()
     return {"epochs": history, "graphs_sha256": graphs_digest(model), "weights_sha256": weights_digest(model)}
 
 
@@ -151,19 +168,22 @@ def evaluate(model: nn.Module, batches: Batches, protocol: Protocol) -> dict[str
             logits = model(x).float()
         hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == y.unsqueeze(1)
         sums += torch.stack([F.cross_entropy(logits, y, reduction="sum"), hits[:, 0].sum(), hits.sum()])
+    batches.group.sum_(sums)
     n = batches.n_test
     # a diverged network may answer with numbers that are none: JSON has no NaN
     loss = float(sums[0]) / n if math.isfinite(float(sums[0])) else None
     return {"loss": loss, "top1": 100 * float(sums[1]) / n, "top5": 100 * float(sums[2]) / n, "n": n}
 
 
-def evaluate_run(run: Run, data: PackedData, folder: Path, device: torch.device) -> dict[str, Any]:
+def evaluate_run(
+    run: Run, data: PackedData, folder: Path, device: torch.device, group: Group = ALONE
+) -> dict[str, Any]:
     """Evaluate a finished run from the model it left in `folder`."""
-    if not (folder / MODEL).exists():
+    if not group.any((folder / MODEL).exists())[0]:
         raise XNetsError(f"{folder / MODEL} is missing: delete {folder} to train {run.label} again.")
     model = build_run(run, device)
     model.load_state_dict(load_state(folder / MODEL, run.fingerprint, device)["model"])
-    batches = Batches(data, run.protocol.batch_size, run.protocol.augmentation, device)
+    batches = Batches(data, run.protocol.batch_size, run.protocol.augmentation, device, group)
     return {**evaluate(model, batches, run.protocol), "weights_sha256": weights_digest(model)}
 
 
@@ -185,6 +205,13 @@ def weights_digest(model: nn.Module) -> str:
 def _precision(protocol: Protocol, device: torch.device) -> AbstractContextManager:
     dtype = _AUTOCAST[protocol.precision]
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def _mean_loss(logits: torch.Tensor, y: torch.Tensor, n: int, group: Group) -> torch.Tensor:
+    """The loss whose average over the ranks, as of gradients, is the mean cross entropy over the global batch of n."""
+    if group.size == 1:
+        return F.cross_entropy(logits, y)  # a sum divided by n may round differently, and engine 1 is this
+    return F.cross_entropy(logits, y, reduction="sum") * (group.size / n)
 
 
 def _check_finite(sums: torch.Tensor, run: Run, epoch: int) -> None:

@@ -1,0 +1,186 @@
+"""Write runs of a store to bundles."""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import re
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from experiments.bundles.format import DONE_FILES, MANIFEST, UNDER_WAY_FILES, Checked, Packed, is_bundle, manifest
+from experiments.sound import sound_evaluation, sound_result
+from experiments.store import Store
+from xnets.errors import Stopped, XNetsError
+from xnets.files import read_json, write_atomically
+from xnets.training import Run
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+
+@dataclass
+class Exported:
+    """What an export wrote, and labels of what it left out, with the reason."""
+
+    files: list[Path] = field(default_factory=list)
+    finished: int = 0
+    under_way: int = 0
+    left_out: list[str] = field(default_factory=list)
+
+
+def export_runs(
+    store: Store, target: Path, planned: list[Run], everything: bool = False, models: bool = False,
+    unfinished: bool = False, max_mib: float | None = None,
+) -> Exported:  # fmt: skip
+    """Write finished runs of the store to a bundle.
+
+    Args:
+        store: where they are.
+        target: the bundle, .tar, or .tar.gz or .tgz to have it compressed; an older bundle there is replaced.
+        planned: the runs that are wanted; those among them that are not finished are passed over.
+        everything: all finished runs of the store instead.
+        models: the trained networks too; that of a run without an evaluation is always taken.
+        unfinished: also the checkpoints of planned runs under way, but for those that a process is training.
+        max_mib: cut it into target-1, target-2, ... of at most so many MiB, each a bundle of its own.
+
+    Raises:
+        XNetsError: nothing to export, damage in the store, a name that is none of a bundle or is taken by another
+            file, a run larger than max_mib, a full disk.
+    """
+    suffix = next((s for s in reversed(SUFFIXES) if target.name.endswith(s) and target.name != s), None)
+    if suffix is None:
+        raise XNetsError(f"{target} is no name of a bundle: let it end in .tar, .tar.gz or .tgz.")
+    if max_mib is not None and not max_mib > 0:
+        raise XNetsError(f"A bundle cannot be cut to {max_mib} MiB: --max-mib must be more than 0.")
+    done = Exported()
+    with store.lock() if unfinished else contextlib.nullcontext():
+        wanted = _finished_runs(store, done.left_out) if everything else planned
+        bundle = [_packed(store, run, names) for run in wanted if (names := _names(store, run, models, done.left_out))]
+        done.finished = len(bundle)
+        if unfinished:
+            bundle += _under_way(store, planned, done.left_out)
+        done.under_way = len(bundle) - done.finished
+        if not bundle:
+            more = "" if everything else " --all takes those of other plans too."
+            more += "" if unfinished else " --unfinished takes checkpoints of the plan's runs under way."
+            left_out = "".join(f"\n  left out: {reason}" for reason in done.left_out)
+            raise XNetsError(f"Nothing to export: {store.root} has none of these runs finished.{more}{left_out}")
+        bundle.sort(key=lambda packed: packed.run.fingerprint)
+        parts, done.files = [bundle], [target]
+        if max_mib is not None:
+            parts, stem = _cut(bundle, max_mib, suffix), target.name.removesuffix(suffix)
+            done.files = [target.with_name(f"{stem}-{i + 1}{suffix}") for i in range(len(parts))]
+        for path in done.files:
+            if path.exists() and not is_bundle(path):
+                raise XNetsError(f"{path} is there and is no bundle of this format: name another file.")
+        for path, part in zip(done.files, parts, strict=True):
+            write_atomically(path, lambda file, part=part: _write(file, part, store, compressed=suffix != ".tar"))
+    return done
+
+
+def _finished_runs(store: Store, left_out: list[str]) -> list[Run]:
+    """Every finished run of the store, by what its result says of it; those of other engines are left out."""
+    runs = []
+    for path in sorted(store.root.glob("*/result.json")):
+        if not re.fullmatch("[0-9a-f]{64}", path.parent.name):
+            continue
+        said = read_json(path, "to train this run again")
+        try:
+            runs.append(Run.from_dict(said["run"]))
+        except XNetsError as error:
+            left_out.append(f"{path.parent.name[:12]}: {error}")
+            continue
+        except (TypeError, KeyError, AttributeError, ValueError):  # JSON of another shape
+            raise XNetsError(f"{path} is damaged: delete it to train this run again.") from None
+        if runs[-1].fingerprint != path.parent.name:
+            raise XNetsError(f"{path} belongs to another run ({runs[-1].fingerprint}): delete it.")
+    return runs
+
+
+def _names(store: Store, run: Run, models: bool, left_out: list[str]) -> list[str]:
+    """The files of a run that go into a bundle: none if it is not finished, or of no use elsewhere."""
+    if sound_result(store, run) is None:
+        return []
+    seen = sound_evaluation(store, run)
+    there = [name for name in DONE_FILES if (store.folder(run) / name).exists()]
+    if seen is None and "model.pt" not in there:
+        left_out.append(f"{run.label}: it has neither an evaluation nor the model.pt to make one from.")
+        return []
+    return [name for name in there if name != "model.pt" or models or seen is None]
+
+
+def _under_way(store: Store, planned: list[Run], left_out: list[str]) -> list[Packed]:
+    bundle = []
+    for run in planned:
+        folder = store.folder(run)
+        if store.is_done(run) or not (folder / "checkpoint.pt").exists():
+            continue
+        try:
+            with store.working_on(run, stop=lambda: True):  # nobody is waited for
+                bundle.append(_packed(store, run, [name for name in UNDER_WAY_FILES if (folder / name).exists()]))
+        except Stopped:
+            left_out.append(f"{run.label}: a process is training it; stop that, or export again when it is done.")
+    return bundle
+
+
+def _packed(store: Store, run: Run, names: list[str]) -> Packed:
+    files = {}
+    for name in names:
+        path = store.folder(run) / name
+        try:
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
+                files[name] = {"sha256": digest.hexdigest(), "size": file.tell()}
+        except OSError as error:
+            raise XNetsError(f"{path} cannot be read ({error.strerror}): mend that and export again.") from None
+    return Packed(run, files)
+
+
+def _cut(bundle: list[Packed], max_mib: float, suffix: str) -> list[list[Packed]]:
+    """In their order, as many runs into a part as are sure to fit."""
+    limit = max_mib * 2**20
+    if suffix != ".tar":
+        limit = limit / 1.001 - 100  # what gzip adds at most, to what it cannot compress
+    limit -= 4 * 512 + tarfile.RECORDSIZE + len(manifest([]))  # headers and the padding at the end
+    parts: list[list[Packed]] = [[]]
+    room = limit
+    for packed in bundle:
+        takes = len(manifest([packed])) + sum(512 + -(-about["size"] // 512) * 512 for about in packed.files.values())
+        if takes > limit:
+            needed = max_mib + (takes - limit) * 1.001 / 2**20
+            advice = f"say --max-mib {needed + 0.05:.1f} or more"
+            raise XNetsError(f"{packed.run.label} alone does not fit into {max_mib:g} MiB: {advice}.")
+        if takes > room:
+            parts.append([])
+            room = limit
+        parts[-1].append(packed)
+        room -= takes
+    return parts
+
+
+def _write(file: IO[bytes], bundle: list[Packed], store: Store, compressed: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        if compressed:  # tarfile's own gzip would note the time
+            file = stack.enter_context(gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=6, mtime=0))
+        tar = stack.enter_context(tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT))
+        content = manifest(bundle)
+        tar.addfile(_member(MANIFEST, len(content)), io.BytesIO(content))
+        for packed in bundle:
+            for name, about in packed.files.items():
+                path = store.folder(packed.run) / name
+                try:
+                    source = open(path, "rb")  # noqa: SIM115 - closed below
+                except OSError as error:
+                    raise XNetsError(f"{path} cannot be read ({error.strerror}): export again.") from None
+                with source:
+                    reader = Checked(source, path, **about, remedy="it changed meanwhile; export again")
+                    tar.addfile(_member(packed.member(name), about["size"]), reader)
+
+
+def _member(name: str, size: int) -> tarfile.TarInfo:
+    """A member that tells nothing of when, where and by whom it was made."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member

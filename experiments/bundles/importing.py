@@ -1,0 +1,119 @@
+"""Add the runs of bundles to a store."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+from experiments.bundles.format import Checked, bad, check_bundle, read_files
+from experiments.sound import sound_result
+from experiments.store import Store
+from xnets.errors import Stopped, XNetsError
+from xnets.files import write_atomically
+from xnets.training import Run
+
+LASTING = {".lock", "attempts.jsonl"}  # in a run's folder, whatever becomes of an attempt
+Files = Iterator[tuple[str, Checked]]
+
+
+@dataclass
+class Imported:
+    """Labels of the runs that are new, were here, or now go on here; of the others also what became of them."""
+
+    new: list[str] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)
+    under_way: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+
+
+def import_bundles(store: Store, paths: list[Path]) -> Imported:
+    """Add the runs of bundles to the store; what is here stays as it is.
+
+    All bundles are checked before the first run is written. An import that was stopped at any moment and is started
+    again ends as if it had not been. A finished run takes the place of an attempt (a checkpoint, a failure), unless a
+    process is at it. One that is here with another result is a conflict: it is kept, and reported. An unfinished one is
+    added only where neither a result nor a checkpoint is.
+
+    Raises:
+        XNetsError: a bundle or a result here is damaged, a run is another engine's, a process trains into the store,
+            the disk is full.
+    """
+    bundles = {path: check_bundle(path) for path in paths}
+    done = Imported()
+    with store.lock():
+        for bundle in bundles.values():
+            for packed in bundle:
+                sound_result(store, packed.run)  # damage here is told before anything is written
+        for path, bundle in bundles.items():
+            for packed, group in groupby(read_files(path), key=itemgetter(0)):
+                if packed not in bundle:
+                    raise bad(path, "has changed since it was checked")
+                add = _add_finished if packed.finished else _add_under_way
+                try:
+                    with store.working_on(packed.run, stop=lambda: True):  # nobody is waited for
+                        add(store, packed.run, ((name, reader) for _, name, reader in group), done)
+                except Stopped:
+                    done.kept.append(
+                        f"{packed.run.label}: a process is training or evaluating it; import again when it is done."
+                    )
+    return done
+
+
+def _add_finished(store: Store, run: Run, files: Files, done: Imported) -> None:
+    folder, here = store.folder(run), sound_result(store, run)
+    _, reader = next(files)  # result.json is the first
+    content = reader.read()
+    result = json.loads(content)
+    if here is None:
+        _replace_attempt(folder, files, content)
+        done.new.append(run.label)
+    elif {**here, "provenance": None} == {**result, "provenance": None}:
+        for name, reader in files:
+            if not (folder / name).exists():
+                _copy(reader, folder / name)
+        done.known.append(run.label)
+    else:
+        mine, theirs = (
+            f"top-1 {said['epochs'][-1]['test_top1']:.2f} %, weights {said['weights_sha256'][:12]}"
+            for said in (here, result)
+        )
+        done.conflicts.append(f"{run.label}: here {mine}; in the bundle {theirs}; the one here is kept.")
+
+
+def _replace_attempt(folder: Path, files: Files, result: bytes) -> None:
+    """Leave these files alone in the folder, result.json last.
+
+    Until that is there the run is not done. If it never comes, what was copied is an attempt's remains: importing again
+    writes all of it anew, and training removes the evaluation before it begins.
+    """
+    names = set(LASTING)
+    for name, reader in files:
+        _copy(reader, folder / name)
+        names.add(name)
+    try:
+        for path in folder.iterdir():
+            if path.name not in names:
+                path.unlink()
+    except OSError as error:
+        raise XNetsError(f"Cannot clear {folder} ({error.strerror}): mend that and import again.") from None
+    write_atomically(folder / "result.json", lambda file: file.write(result))
+
+
+def _add_under_way(store: Store, run: Run, files: Files, done: Imported) -> None:
+    folder = store.folder(run)
+    if store.result(run) is not None:
+        done.kept.append(f"{run.label}: it is finished here; the bundle's checkpoint is not needed.")
+    elif (folder / "checkpoint.pt").exists():
+        done.kept.append(f"{run.label}: it is under way here too; the checkpoint here is kept.")
+    else:
+        for name, reader in files:
+            _copy(reader, folder / name)
+        done.under_way.append(run.label)
+
+
+def _copy(reader: Checked, path: Path) -> None:
+    write_atomically(path, lambda file: shutil.copyfileobj(reader, file, 2**20))

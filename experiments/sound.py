@@ -1,0 +1,61 @@
+"""Whether a result.json or an evaluation.json can be what a run computed."""
+
+import math
+from typing import Any
+
+from experiments.store import Store
+from xnets.errors import XNetsError
+from xnets.training import Run
+
+RESULT_KEYS = {"epochs", "fingerprint", "graphs_sha256", "provenance", "run", "weights_sha256"}
+
+
+def sound_result(store: Store, run: Run) -> dict[str, Any] | None:
+    """The run's result, or None if it is not done. Raises XNetsError if it is damaged, another run's or has a fault."""
+    result = store.result(run)
+    if result is not None and (fault := result_fault(result, run)):
+        raise XNetsError(f"{store.folder(run) / 'result.json'} {fault}: delete it to train this run again.")
+    return result
+
+
+def sound_evaluation(store: Store, run: Run) -> dict[str, Any] | None:
+    """The run's evaluation, likewise."""
+    seen = store.evaluation(run)
+    if seen is not None and (fault := evaluation_fault(seen, run)):
+        raise XNetsError(f"{store.folder(run) / 'evaluation.json'} {fault}: delete it to evaluate this run again.")
+    return seen
+
+
+def result_fault(result: Any, run: Run) -> str | None:
+    """Why this cannot be the content of the run's result.json, or None."""
+    if not isinstance(result, dict) or not result.keys() >= RESULT_KEYS or not isinstance(result["provenance"], dict):
+        return "is not a result"
+    if not isinstance(result["weights_sha256"], str):
+        return "is not a result"
+    if result["fingerprint"] != run.fingerprint or result["run"] != run.to_dict():
+        return "is of another run"
+    epochs = result["epochs"]
+    if not isinstance(epochs, list) or not all(isinstance(record, dict) for record in epochs):
+        return "is not a result"
+    if [record.get("epoch") for record in epochs] != list(range(run.protocol.epochs)):
+        return f"does not have the run's {run.protocol.epochs} epochs"
+    if not all(_is_percentage(record.get("test_top1")) for record in epochs):
+        return "has an epoch without an accuracy"
+    if not all(map(_is_finite, epochs)):
+        return "has an epoch with a number that is none"
+    return None
+
+
+def evaluation_fault(evaluation: Any, run: Run) -> str | None:
+    """Why this cannot be the content of the run's evaluation.json, or None."""
+    if not isinstance(evaluation, dict) or not _is_percentage(evaluation.get("top1")) or not _is_finite(evaluation):
+        return "is not an evaluation"
+    return "is of another run" if evaluation.get("fingerprint") != run.fingerprint else None
+
+
+def _is_percentage(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 100
+
+
+def _is_finite(record: dict[str, Any]) -> bool:
+    return all(math.isfinite(value) for value in record.values() if isinstance(value, float))

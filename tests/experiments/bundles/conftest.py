@@ -1,0 +1,62 @@
+"""Two stores: one with three finished runs that nobody trained, and an empty one."""
+
+import json
+import tarfile
+from functools import partialmethod
+
+import pytest
+
+from experiments.store import Store
+from xnets.models import ModelSpec
+from xnets.training import Protocol, Run
+
+PROTOCOL = Protocol(2, 64, 0.1, "cifar", "none", 1e-4, 300)
+RUNS = [Run(ModelSpec("X-VGG16-1"), "digits", "0" * 64, PROTOCOL, seed, seed) for seed in range(4)]
+FP = RUNS[0].fingerprint
+
+
+def finish(store, run, top1=90.0, weights="a", evaluated=True, host="there"):
+    """A finished run that nobody trained."""
+    epochs = [{"epoch": i, "lr": 0.1, "test_top1": top1} for i in range(run.protocol.epochs)]
+    result = {"run": run.to_dict(), "epochs": epochs, "graphs_sha256": "g" * 64, "weights_sha256": weights * 64}
+    store.write_result(run, {**result, "provenance": {"host": host, "seconds": 1.0, "commit": None}})
+    (store.folder(run) / "history.jsonl").write_text("".join(json.dumps(record) + "\n" for record in epochs))
+    (store.folder(run) / "model.pt").write_bytes(bytes(range(256)) * 40)
+    if evaluated:
+        store.write_evaluation(run, {"top1": top1, "n": 500, "loss": 0.1, "top5": 99.0})
+
+
+def contents(store):
+    """Every file of the store but locks."""
+    paths = [path for path in store.root.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {str(path.relative_to(store.root)): path.read_bytes() for path in paths}
+
+
+def files_of(store, run):
+    return {name: data for name, data in contents(store).items() if name.startswith(run.fingerprint)}
+
+
+def read_tar(path):
+    with tarfile.open(path) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar.getmembers()}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Who finds the store in use says so at once."""
+    monkeypatch.setattr(Store, "lock", partialmethod(Store.lock, 0.1))
+
+
+@pytest.fixture
+def there(tmp_path):
+    """A store with three finished runs."""
+    store = Store(tmp_path / "there")
+    for run in RUNS[:3]:
+        finish(store, run)
+    return store
+
+
+@pytest.fixture
+def here(tmp_path):
+    """An empty store."""
+    return Store(tmp_path / "here")

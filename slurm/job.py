@@ -15,6 +15,7 @@ from experiments.processes import STOP_SIGNALS
 from experiments.settings import Settings
 from experiments.store import Store
 from slurm.preset import Preset, Shape
+from slurm.queue import address_of
 from slurm.staging import stage
 from xnets.training import Run
 
@@ -87,7 +88,8 @@ class PackJob:
 
     def _join_tasks(self) -> list[str]:
         """Tell this task's worker how to find the others' (torch.distributed's variables); return its device."""
-        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+        environment = submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+        os.environ["MASTER_ADDR"] = address_of(environment.master_addr)
         return ["cuda" if self.settings.local.device != "cpu" and self._asks_for_gpus() else "cpu"]
 
     def _on_sigterm(self, *_: Any) -> None:

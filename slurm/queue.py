@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 from dataclasses import dataclass
 
@@ -9,7 +10,6 @@ from xnets.errors import XNetsError
 
 PREFIX = "xnets-"  # of all our jobs' names
 TIMEOUT = 60
-KILLED = ("0:9", "9:0", "137:0")  # exit statuses of a job, or of its shell, whose process got signal 9
 
 
 class NoAnswer(XNetsError):
@@ -67,6 +67,16 @@ def max_array_size() -> int:
     return max(1, int(found.group(1))) if found else 1000
 
 
+def address_of(node: str) -> str:
+    """Where a node can be reached: its name, unless that is SLURM's alone (as on slurm/local_cluster.sh)."""
+    try:
+        socket.gethostbyname(node)
+        return node
+    except OSError:
+        found = re.search(r"NodeAddr=(\S+)", ask("scontrol", "show", "node", node))
+        return found.group(1) if found else node
+
+
 def cancel(ids: list[str]) -> None:
     """scancel them; one that ended meanwhile is no mistake."""
     for start in range(0, len(ids), 500):
@@ -87,11 +97,8 @@ def why_ended(id: str, name: str) -> str:
         return f"its job {id} ran out of time before its checkpoint was written: raise signal_seconds"
     if state == "NODE_FAIL":
         return f"the node of its job {id} failed"
-    if state and code in KILLED:
-        return (
-            f"its job {id} was killed (SIGKILL), most likely out of memory: raise memory_gb in the cluster's file, or "
-            "lower runs_at_once"
-        )
+    if state == "FAILED" and (code.endswith(":9") or code.startswith("137:")):  # SIGKILL, as such or through srun
+        return f"its job {id} was killed (SIGKILL), most likely out of memory: raise memory_gb in the cluster's file"
     if state:
         return f"its job {id} ended as {state.lower()}{f' with exit status {code}' if code not in ('', '0:0') else ''}"
     return f"its job {id} is gone and SLURM no longer knows why"

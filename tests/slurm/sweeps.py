@@ -29,6 +29,13 @@ PARAMS = {
 }  # fmt: skip
 
 
+def write_preset(folder: Path, **changes: object) -> Path:
+    """A file cluster.yaml for the test cluster."""
+    path = folder / "cluster.yaml"
+    path.write_text(yaml.safe_dump({**PRESET, **changes}))
+    return path
+
+
 @dataclass
 class Sweep:
     """A clone and the cluster it submits to."""
@@ -39,9 +46,6 @@ class Sweep:
     @property
     def store(self) -> Path:
         return self.clone.folder / "store"
-
-    def preset(self, **changes: object) -> None:
-        (self.clone.folder / "cluster.yaml").write_text(yaml.safe_dump({**PRESET, **changes}))
 
     def repro(self) -> subprocess.Popen:
         """`dvc repro`, as far as what the jobs do."""

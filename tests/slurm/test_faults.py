@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.clone import clone_of, copy_of_repository
-from tests.slurm.sweeps import PARAMS, SCALE, Sweep, ended
+from tests.slurm.sweeps import PARAMS, SCALE, Sweep, ended, write_preset
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ def wanted(copied, tmp_path_factory):
 def sweep(copied, cluster, tmp_path):
     """A clone of it for the cluster; what it leaves there is cancelled."""
     sweep = Sweep(clone_of(copied, tmp_path / "clone"), cluster)
-    sweep.preset()
+    write_preset(sweep.clone.folder)
     yield sweep
     sweep.clone.run("xnets", "sweep", "cancel", "--yes")
 
@@ -141,10 +141,10 @@ def test_told_that_its_time_is_up(sweep, wanted):
 
 
 def test_too_little_memory(sweep, wanted):
-    sweep.preset(memory_gb=0.2)
+    write_preset(sweep.clone.folder, memory_gb=0.2)
     output = ended(sweep.train(), status=2)
     assert output.count("memory_gb") >= 3
-    sweep.preset()
+    write_preset(sweep.clone.folder)
     ended(sweep.train())
     assert_complete(sweep, wanted)
 
@@ -154,7 +154,7 @@ def test_diverging_runs_do_not_stop_their_job(sweep):
     scales.write_text(
         scales.read_text().replace("max_lr: 0.02, augmentation: crop-1}", "max_lr: 1.0e+20, augmentation: crop-1}")
     )
-    sweep.preset(minutes_per_job=20)
+    write_preset(sweep.clone.folder, minutes_per_job=20)
     output = ended(sweep.train(), status=2)
     assert "3 of 3 runs failed" in output
     assert output.count("its loss was no longer a number") >= 3

@@ -4,6 +4,7 @@ A worker does one task after another. One that dies (out of memory, kill -9) tak
 with the process that started them, however that ends. SIGTERM and SIGUSR2 make a worker write its checkpoint first.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -53,7 +54,8 @@ def run_in_pool(
 
     def give(worker: Worker) -> None:
         worker.run = waiting.pop()
-        worker.pipe.send((task, worker.run.to_dict()))
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is dead: reading from it will tell
+            worker.pipe.send((task, worker.run.to_dict()))
         on_event("start", worker.run, None)
 
     def fail(run: Run, reason: str) -> None:
@@ -64,7 +66,7 @@ def run_in_pool(
 
     try:
         for worker in workers:
-            if waiting:
+            if waiting and not stopping():
                 give(worker)
         while any(worker.run for worker in workers):
             ready = wait([worker.pipe for worker in workers if worker.run])
@@ -142,6 +144,10 @@ def _work(pipe: Connection, settings: Settings, place: str, parent: int) -> None
     with joined(prepare_torch(settings.local, place)) as (group, device):  # alone, unless a job has prepared a group
         while True:
             try:
+                while not pipe.poll(0.25):
+                    if stop():  # between two tasks: a next one is answered with this
+                        pipe.send(("stopped", None))
+                        return
                 task, said = pipe.recv()
             except EOFError:
                 return

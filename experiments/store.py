@@ -46,7 +46,7 @@ class Store:
     def failure(self, run: Run) -> str | None:
         """Why the last attempt failed, or None."""
         path = self.folder(run) / "failure.json"
-        return read_json(path, "to forget this failure")["reason"] if path.exists() else None
+        return read_json(path, "to forget this failure").get("reason", "unknown") if path.exists() else None
 
     def write_result(self, run: Run, result: dict[str, Any]) -> None:
         """Make the run done."""
@@ -190,11 +190,16 @@ def _locked(descriptor: int) -> bool:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The notes of a file that somebody may be writing, or was writing when the machine went down."""
     try:
-        lines = path.read_text().split("\n")
+        lines = path.read_text(errors="replace").split("\n")
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines[:-1] if line]  # the last piece is empty, or still being written
+    found = []
+    for line in lines[:-1]:  # the last piece is empty, or still being written
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return [note for note in found if isinstance(note, dict)]
 
 
 def _now() -> str:

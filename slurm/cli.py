@@ -23,11 +23,13 @@ def add_sweep(commands: argparse._SubParsersAction) -> None:
 
     status = _add(actions, "status", "what is done, running, queued, failed and missing, and the time left")
     status.add_argument("--runs", action="store_true", help="list every run")
-    status.add_argument("--watch", type=float, metavar="SECONDS", help="look again every so often, until all is done")
+    status.add_argument(
+        "--watch", type=_seconds, metavar="SECONDS", help="look again every so often, until all is done"
+    )
 
     logs = _add(actions, "logs", "why a run failed, its attempts, and the end of its job's log")
     logs.add_argument("which", nargs="+", metavar="RUN", help=_WHICH)
-    logs.add_argument("--lines", type=int, default=40, help="of each log (%(default)s)")
+    logs.add_argument("--lines", type=_lines, default=40, help="of each log (%(default)s)")
 
     cancel = _add(actions, "cancel", "end jobs that are queued or running; what they have reached is kept")
     cancel.add_argument("which", nargs="*", metavar="RUN", help=f"{_WHICH}; none: all")
@@ -38,6 +40,19 @@ def add_sweep(commands: argparse._SubParsersAction) -> None:
 
     collect = _add(actions, "collect", "check every result in the store; when all are there, `dvc repro` for the rest")
     collect.add_argument("--check-only", action="store_true", help="leave out `dvc repro`")
+
+
+def _seconds(said: str) -> float:
+    seconds = float(said)
+    if not 1 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"say 1 to 86400 seconds, not {said}")
+    return seconds
+
+
+def _lines(said: str) -> int:
+    if int(said) < 0:
+        raise argparse.ArgumentTypeError(f"say 0 or more lines, not {said}")
+    return int(said)
 
 
 def _add(actions: argparse._SubParsersAction, name: str, about: str) -> argparse.ArgumentParser:

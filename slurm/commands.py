@@ -67,10 +67,10 @@ class Sweep:
     def placed(self) -> dict[str, Placed]:
         return last_places(read_sweeps(self.store))
 
-    def states(self, runs: list[Run]) -> dict[Run, State]:
+    def states(self, runs: list[Run], keep_failures: bool = True) -> dict[Run, State]:
         """Raises queue.NoAnswer if SLURM has to be asked and does not answer."""
         asked = any(run.fingerprint in self.placed and not self.store.is_done(run) for run in runs)
-        return run_states(runs, self.store, self.placed, queue.live_jobs() if asked else {})
+        return run_states(runs, self.store, self.placed, queue.live_jobs() if asked else {}, keep_failures)
 
     def seconds_left(self, run: Run) -> float:
         """Of one run, from its last epoch on."""
@@ -122,7 +122,7 @@ def submit_missing(args: argparse.Namespace) -> None:
     sweep = Sweep.asked(args)
     lacking = [run for run in sweep.runs if not sweep.store.is_done(run)]
     if args.dry_run:
-        states = sweep.states(lacking)
+        states = sweep.states(lacking, keep_failures=False)
         send = [run for run in lacking if states[run].kind in ("missing", "failed")]
         packs = make_packs(send, sweep.preset, sweep.estimate.seconds)
         print(f"{len(packs)} jobs for {len(send)} runs would be submitted; {len(lacking) - len(send)} are under way.")
@@ -220,7 +220,8 @@ def cancel(args: argparse.Namespace) -> None:
             if run.fingerprint in sweep.placed
         }
     else:
-        keys = {placed.key for placed in sweep.placed.values()}
+        names = {array.name for sent in read_sweeps(sweep.store) for array in sent.arrays}
+        keys = {key for key in jobs if key[0] in names}
     ours = [jobs[key] for key in keys if key in jobs]
     if not ours:
         print("No job of these is queued or running.")
@@ -272,7 +273,7 @@ def collect(args: argparse.Namespace) -> int:
         print(f"{len(missing)} are missing: `xnets sweep status` says where they are, `xnets sweep submit` sends them.")
     if missing or damaged:
         return 1
-    return 0 if args.check_only else subprocess.run(["dvc", "repro"], check=False).returncode
+    return 0 if args.check_only else subprocess.run([sys.executable, "-m", "dvc", "repro"], check=False).returncode
 
 
 def _chosen(parts: list[str], runs: list[Run]) -> list[Run]:

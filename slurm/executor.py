@@ -64,11 +64,14 @@ class Watch:
             placed = places.get(run.fingerprint)
             self.absent[run] = 0 if placed and placed.key in jobs else self.absent[run] + 1
         gone = [run for run in self.waiting if self.absent[run] >= LOOKS]
-        for run, state in run_states(gone, self.store, places, {}).items():
-            self._settle(run, state.why or "its job ended without leaving this")
+        for run, state in run_states(gone, self.store, places, {}, task=self.task).items():
+            if state.kind == "done":  # since the first look
+                self._settle(run, None)
+            elif state.kind != "queued":  # its submission was interrupted a moment ago: SLURM may still show it
+                self._settle(run, state.why or "its job ended without leaving this")
         for run in [run for run in self.waiting if self.store.failure(run)]:
             self._settle(run, self.store.failure(run))
-        states = run_states(self.waiting, self.store, places, jobs, keep_failures=False).values()
+        states = run_states(self.waiting, self.store, places, jobs, False, self.task).values()
         kinds = [state.kind for state in states]
         self.on_event("where", None, f"{kinds.count('running')} running, {kinds.count('queued')} queued")
 

@@ -19,6 +19,7 @@ from slurm.queue import address_of
 from slurm.staging import stage
 from xnets.training import Run
 
+PATIENCE = 0.8  # of signal_seconds, for all checkpoints together: what is left is for being requeued
 STARTS_IN_VAIN = 3  # starts of full length without a checkpoint, after which a job is not requeued again
 
 
@@ -53,8 +54,9 @@ class PackJob:
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         _stop_workers()
+        deadline = time.monotonic() + PATIENCE * self.preset.signal_seconds
         for worker in multiprocessing.active_children():
-            worker.join(self.preset.signal_seconds)
+            worker.join(max(0.0, deadline - time.monotonic()))
         again = PackJob(self.task, self.runs, self.settings, self.preset, self.shape)
         full_length = time.time() - self.started > 30 * self.preset.time_minutes
         again.in_vain = self.in_vain + 1 if full_length and not self._has_progress() else 0
@@ -62,7 +64,7 @@ class PackJob:
             return submitit.helpers.DelayedSubmission(again)
         store = Store(self.settings.store)
         for run in self.runs:
-            if not store.is_done(run):
+            if not store.is_done(run) and store.failure(run) is None:
                 store.write_failure(
                     run, f"in {STARTS_IN_VAIN} starts of {self.preset.time_minutes} minutes its job came to no "
                     "checkpoint: raise time_minutes in the cluster's file",

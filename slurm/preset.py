@@ -1,6 +1,7 @@
 """A cluster preset: what each job asks for, and how runs are spread over jobs. One YAML file, checked whole."""
 
 import difflib
+import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -63,7 +64,10 @@ class Preset:
 _TEXTS = ("partition", "account", "qos", "constraint", "gres", "python", "scratch")
 _WHOLE = {"gpus": 0, "cpus": 1, "time_minutes": 2, "signal_seconds": 10, "at_most": 1, "runs_at_once": 1}  # least
 _NUMBERS = {"memory_gb": 0, "minutes_per_job": 0, "poll_seconds": 0}  # more than this, or 0 for minutes_per_job
-_OURS = ("array", "job-name", "output", "error", "chdir", "signal", "requeue", "time", "nodes", "ntasks-per-node")
+_OURS = (
+    "array", "job-name", "output", "error", "open-mode", "chdir", "signal", "requeue", "time", "nodes",
+    "ntasks-per-node", "cpus-per-task", "mem",
+)  # fmt: skip
 
 
 def read_preset(name: str, threads: int = 1) -> Preset:
@@ -72,7 +76,7 @@ def read_preset(name: str, threads: int = 1) -> Preset:
     Raises XNetsError with one sentence for each mistake in it.
     """
     known = sorted(path.stem for path in CLUSTERS.glob("*.yaml"))
-    path = CLUSTERS / f"{name}.yaml" if name in known else Path(name).expanduser()
+    path = CLUSTERS / f"{name}.yaml" if name in known else Path(os.path.expanduser(name))
     try:
         said = yaml.safe_load(path.read_text())
     except OSError:
@@ -80,6 +84,8 @@ def read_preset(name: str, threads: int = 1) -> Preset:
             f"There is no cluster {name!r}: say one of {', '.join(known)} or the path of a .yaml file of your own "
             f"(copy slurm/clusters/generic.yaml)."
         ) from None
+    except UnicodeDecodeError:
+        raise XNetsError(f"{path} is not a text file: copy slurm/clusters/generic.yaml.") from None
     except yaml.YAMLError as error:
         where = f" at line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
         raise XNetsError(f"{path} is not valid YAML{where}.") from None
@@ -109,9 +115,11 @@ def _mistakes(said: dict[str, Any], threads: int) -> list[str]:
         if type(get[key]) is not int or get[key] < least:
             found.append(f"{key} must be a whole number >= {least}, not {get[key]!r}.")
     for key in _NUMBERS:
-        right = type(get[key]) in (int, float) and (get[key] > 0 or (key == "minutes_per_job" and get[key] == 0))
+        right = type(get[key]) in (int, float) and math.isfinite(get[key])
+        right = right and (get[key] > 0 or (key == "minutes_per_job" and get[key] == 0))
         if not right and not (key == "memory_gb" and get[key] is None):
-            found.append(f"{key} must be a number > 0, not {get[key]!r}.")
+            least = ">= 0" if key == "minutes_per_job" else "> 0"
+            found.append(f"{key} must be a number {least}, not {get[key]!r}.")
     for key, kind, what in (("setup", list, "list of shell lines"), ("sbatch", dict, "list of `option: value` lines")):
         if said.get(key) is not None and not isinstance(said[key], kind):
             found.append(f"{key} must be a {what}, not {said[key]!r}.")
@@ -145,7 +153,7 @@ def _contradictions(get: dict[str, Any], threads: int) -> list[str]:
     """What is wrong only together."""
     found = []
     if get["gres"] and get["gpus"] > 1:
-        found.append("gres and gpus both ask for GPUs: set gpus to the number of them in gres, or leave gres out.")
+        found.append("gres and gpus both ask for GPUs: leave one of them out.")
     if 60 * get["time_minutes"] < get["signal_seconds"] + 60:
         found.append(
             f"time_minutes {get['time_minutes']} leaves no minute to train before the warning, which comes "
@@ -160,7 +168,7 @@ def _contradictions(get: dict[str, Any], threads: int) -> list[str]:
             f"runs_at_once {get['runs_at_once']} of {threads} thread{'s' * (threads > 1)} each need as many cpus, not "
             f"{get['cpus']}: raise cpus or lower runs_at_once."
         )
-    if get["scratch"] and not os.path.isabs(os.path.expandvars(get["scratch"])) and "$" not in get["scratch"]:
+    if get["scratch"] and not get["scratch"].startswith(("/", "$", "~")):
         found.append(
             f"scratch must be an absolute folder on the nodes, or begin with a variable, not {get['scratch']!r}."
         )

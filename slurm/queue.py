@@ -1,6 +1,6 @@
 """What SLURM says: the jobs of ours it holds, its limits, and why a job ended. Works with and without accounting."""
 
-import getpass
+import os
 import re
 import socket
 import subprocess
@@ -50,11 +50,12 @@ def ask(*command: str) -> str:
 
 def live_jobs() -> dict[tuple[str, int], Job]:
     """Every job of ours that SLURM still holds, by its name and its place in its array."""
-    lines = ask("squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%F|%K|%j|%T|%r|%N")
+    lines = ask("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%F|%K|%j|%T|%r|%N")
     jobs = {}
     for line in lines.splitlines():
-        number, index, name, state, why, place = line.split("|", 5)
-        if name.startswith(PREFIX):
+        fields = line.split("|", 5)
+        if len(fields) == 6 and fields[2].startswith(PREFIX):  # others' names may hold anything
+            number, index, name, state, why, place = fields
             single = not index.isdigit()
             jobs[name, 0 if single else int(index)] = Job(number if single else f"{number}_{index}", state, why, place)
     return jobs
@@ -82,9 +83,12 @@ def cancel(ids: list[str]) -> None:
         ask("scancel", *ids[start : start + 500])
 
 
-def why_ended(id: str) -> str:
-    """In words, why a job that is gone has left no result; from accounting, else from what the controller remembers."""
-    state, code = _from_accounting(id) or _from_controller(id) or ("", "")
+def why_ended(id: str, name: str) -> str:
+    """In words, why a job that is gone has left no result; from accounting, else from what the controller remembers.
+
+    name: the job's. What they say of another job with that number is not taken.
+    """
+    state, code = _from_accounting(id, name) or _from_controller(id, name) or ("", "")
     if state.startswith("CANCELLED"):
         return f"its job {id} was cancelled"
     if state.startswith("OUT_OF_ME"):
@@ -100,19 +104,26 @@ def why_ended(id: str) -> str:
     return f"its job {id} is gone and SLURM no longer knows why"
 
 
-def _from_accounting(id: str) -> tuple[str, str] | None:
+def _from_accounting(id: str, name: str) -> tuple[str, str] | None:
     try:
-        lines = ask("sacct", "-X", "-n", "-P", "-o", "State,ExitCode", "-j", id).splitlines()
+        lines = ask("sacct", "-X", "-n", "-P", "-o", "State,ExitCode,JobName", "-j", id).splitlines()
     except NoAnswer:
         return None
-    state, _, code = (lines[-1] if lines else "").partition("|")
-    return (state, code) if state else None
+    state, code, said = lines[-1].split("|", 2) if lines and lines[-1].count("|") >= 2 else ("", "", "")
+    return (state, code) if _has_ended(state) and said == name else None
 
 
-def _from_controller(id: str) -> tuple[str, str] | None:
+def _from_controller(id: str, name: str) -> tuple[str, str] | None:
     try:
         text = ask("scontrol", "show", "job", id)
     except NoAnswer:
         return None
-    state, code = re.search(r"JobState=(\S+)", text), re.search(r"ExitCode=(\S+)", text)
-    return (state.group(1), code.group(1) if code else "") if state else None
+    state, code, said = (re.search(rf"\b{key}=(\S+)", text) for key in ("JobState", "ExitCode", "JobName"))
+    if not state or not said or said.group(1) != name or not _has_ended(state.group(1)):
+        return None
+    return state.group(1), code.group(1) if code else ""
+
+
+def _has_ended(state: str) -> bool:
+    """Accounting may lag behind."""
+    return bool(state) and state not in ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED")

@@ -24,16 +24,16 @@ class State:
 
 def run_states(
     runs: Iterable[Run], store: Store, places: dict[str, Placed], jobs: dict[tuple[str, int], Job],
-    keep_failures: bool = True,
+    keep_failures: bool = True, task: str = "train",
 ) -> dict[Run, State]:  # fmt: skip
-    """The state of each run, given SLURM's live jobs.
+    """The state of each run, given SLURM's live jobs. task: what a run is to have had done.
 
     Unless keep_failures is False, it is asked once why a vanished job ended, and kept: SLURM soon forgets.
     """
     ended: dict[tuple[str, int], str] = {}
     states = {}
     for run in runs:
-        if store.is_done(run):
+        if store.has(task, run):
             states[run] = State("done")
             continue
         reason, placed = store.failure(run), places.get(run.fingerprint)
@@ -45,7 +45,7 @@ def run_states(
         elif placed is None:
             states[run] = State("missing")
         else:
-            states[run] = _gone(run, store, placed, ended, keep_failures)
+            states[run] = _gone(run, store, placed, ended, keep_failures, task)
     return states
 
 
@@ -53,11 +53,15 @@ def _alive(run: Run, store: Store, job: Job) -> State:
     if not job.running:
         return State("queued", job.id, job.why)
     attempts = store.attempts(run)
-    at_it = bool(attempts) and "ended" not in attempts[-1]
+    last = attempts[-1] if attempts else {"ended": ""}
+    at_it = "ended" not in last and last.get("slurm_job") == job.id  # not one that was killed in an earlier job
     return State("running" if at_it else "queued", job.id, job.place if at_it else "its job is at another run")
 
 
-def _gone(run: Run, store: Store, placed: Placed, ended: dict[tuple[str, int], str], keep: bool) -> State:
+def _gone(
+    run: Run, store: Store, placed: Placed, ended: dict[tuple[str, int], str], keep: bool,
+    task: str,
+) -> State:  # fmt: skip
     """It was put into a job that SLURM does not hold any more."""
     id = placed.array.job_id(placed.index)
     if id is None:  # never heard of again: interrupted while it was submitted, or being submitted right now
@@ -66,8 +70,8 @@ def _gone(run: Run, store: Store, placed: Placed, ended: dict[tuple[str, int], s
     if not keep:
         return State("failed", why="its job is gone")
     if placed.key not in ended:
-        ended[placed.key] = why_ended(id)
-    if store.is_done(run):  # between the two looks
+        ended[placed.key] = why_ended(id, placed.array.name)
+    if store.has(task, run):  # between the two looks
         return State("done")
     store.write_failure(run, ended[placed.key])
     return State("failed", why=ended[placed.key])

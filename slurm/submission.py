@@ -1,5 +1,6 @@
 """Send runs to the cluster: what nobody has in hand yet, in arrays, with the code as it is now."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,9 +14,9 @@ from experiments.store import Store
 from slurm.job import PackJob
 from slurm.packs import make_packs
 from slurm.preset import Preset, Shape
-from slurm.queue import live_jobs, max_array_size
+from slurm.queue import NoAnswer, live_jobs, max_array_size
 from slurm.snapshot import freeze_code
-from slurm.sweeps import Array, Sweep, last_places, new_sweep, numbered, read_sweeps, records
+from slurm.sweeps import Array, Sweep, last_places, new_sweep, numbered, only_numbered, read_sweeps, records
 from xnets.errors import XNetsError
 from xnets.training import Run
 
@@ -62,7 +63,11 @@ def submit(
                 for pack in array.packs
             ]
             share = max(1, preset.at_most * len(array.packs) // len(packs))
-            number = _sbatch(_executor(sweep, array, preset, code, share), jobs)
+            try:
+                number = _sbatch(_executor(sweep, array, preset, code, share), jobs)
+            except XNetsError:
+                only_numbered(sweep)  # the rest is in nobody's hands
+                raise
             sweep = numbered(sweep, array.name, number)
     return Submitted(attached, sent, len(packs), sweep)
 
@@ -73,6 +78,8 @@ def _elsewhere(settings: Settings) -> Settings:
 
 
 def _executor(sweep: Sweep, array: Array, preset: Preset, code: Path, at_a_time: int) -> submitit.SlurmExecutor:
+    if not shutil.which("srun"):
+        raise NoAnswer("SLURM's srun is not on this machine: log in to where your cluster takes jobs.")
     executor = submitit.SlurmExecutor(sweep.jobs_folder.resolve(), max_num_timeout=TIMEOUTS, python=preset.python)
     executor.update_parameters(**parameters(array.name, array.shape, preset, code, at_a_time))
     return executor

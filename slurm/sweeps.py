@@ -78,17 +78,22 @@ def numbered(sweep: Sweep, name: str, number: str) -> Sweep:
     return sweep
 
 
+def only_numbered(sweep: Sweep) -> None:
+    """Write the record without the arrays that SLURM has not taken."""
+    replace(sweep, arrays=tuple(array for array in sweep.arrays if array.number is not None)).write()
+
+
 def read_sweeps(store: Store) -> list[Sweep]:
     """All that were ever submitted from this store, the latest first."""
     found = []
-    for path in sorted(records(store).glob("*/sweep.json"), reverse=True):
+    for path in records(store).glob("*/sweep.json"):
         said = read_json(path, "to forget this submission")
         arrays = tuple(
             Array(a["name"], Shape(**a["shape"]), tuple(map(tuple, a["packs"])), a["number"]) for a in said["arrays"]
         )
         about = {key: value for key, value in said.items() if key not in ("task", "created", "arrays")}
         found.append(Sweep(path.parent, said["task"], said["created"], arrays, about))
-    return found
+    return sorted(found, key=lambda sweep: sweep.created, reverse=True)  # names are local time, which may go back
 
 
 @dataclass(frozen=True)

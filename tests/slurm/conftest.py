@@ -9,9 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
+
+from experiments import plan as plan_module
+from experiments import settings as settings_module
+from slurm import commands as actions
+from tests.experiments.conftest import TINY, tiny, tiny_plan  # noqa: F401
+from tests.slurm.fakes import Commands
+from xnets.cli import main
 
 SCRIPT = Path(__file__).parents[2] / "slurm" / "local_cluster.sh"
 INHERITED = ("SLURM", "SBATCH_", "SRUN_", "SQUEUE_", "SINFO_", "SACCT_")
+CLUSTER = {"gpus": 0, "cpus": 1, "memory_gb": 1.5, "time_minutes": 30, "signal_seconds": 20, "minutes_per_job": 0}
 
 
 @dataclass
@@ -67,3 +76,29 @@ def cluster() -> Iterator[Cluster]:
             yield found
         finally:
             found.script("down")
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    """No SLURM at all; tests add what they want of it."""
+    return Commands(tmp_path / "bin", monkeypatch)
+
+
+@pytest.fixture
+def xnets_sweep(tiny, monkeypatch, capsys):  # noqa: F811
+    """Calls `xnets sweep` in the folder of the small world; its exit status and what it printed."""
+    params = {"scale": "tiny", "seeds": {"table5": 1}, "executor": "slurm", "slurm": {"cluster": "mine.yaml"}}
+    tiny.store.with_name("params.yaml").write_text(yaml.safe_dump({**params, "local": {"device": "cpu", "workers": 2}}))
+    tiny.store.with_name("mine.yaml").write_text(yaml.safe_dump(CLUSTER))
+    for module in (settings_module, actions, plan_module):
+        monkeypatch.setattr(module, "read_scales", lambda: {"tiny": TINY, "twin": {**TINY, "about": "another scale"}})
+
+    def call(*arguments, status=0):
+        code = main(["sweep", *arguments])
+        said = capsys.readouterr()
+        assert code == status, said
+        assert "Traceback" not in said.out + said.err
+        assert status != 2 or "xnets: " in said.err
+        return said.out + said.err
+
+    return call

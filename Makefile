@@ -9,7 +9,10 @@ TORCH ?= default
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup repro test test-fast lint lock bench-demo snapshot
+# make CLUSTER=no test: do not install Debian's SLURM, and leave out the tests that need it.
+CLUSTER ?= yes
+
+.PHONY: setup repro test test-fast lock bench-demo bench-slurm snapshot
 
 setup: $(INSTALLED)
 
@@ -35,10 +38,13 @@ repro: setup
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+ifeq ($(CLUSTER),yes)
+	-@[ "$$(id -u)" != 0 ] || slurm/local_cluster.sh install --accounting
+endif
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 test-fast: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile
 
 # Resolve requirements.lock anew from pyproject.toml.
 lock: setup
@@ -48,6 +54,10 @@ lock: setup
 # Time the demo from a fresh clone of the last commit: writes benchmarks/demo.json.
 bench-demo: setup
 	$(BIN)/python benchmarks/demo.py
+
+# Time the sweep, and the demo by SLURM, on slurm/local_cluster.sh: writes benchmarks/slurm.json.
+bench-slurm: setup
+	$(BIN)/python benchmarks/slurm.py
 
 # Copy the demo's tables and figures to docs/demo, where the README shows them.
 snapshot: setup

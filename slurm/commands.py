@@ -30,14 +30,14 @@ SHOWN = 20  # lines of a kind, unless all runs are asked for
 
 
 @dataclass
-class Sweep:
+class Scope:
     """What every action looks at: the plan, the store, the cluster's preset and what SLURM holds."""
 
     plan: Plan
     preset: Preset
 
     @classmethod
-    def asked(cls, args: argparse.Namespace) -> "Sweep":
+    def asked(cls, args: argparse.Namespace) -> "Scope":
         """As params.yaml and the command line say."""
         settings = read_settings()
         if args.scale:
@@ -82,15 +82,15 @@ def plan(args: argparse.Namespace) -> None:
     """What there is to do, and how long it will take where params.yaml says."""
     settings = read_settings()
     on_slurm = bool(args.cluster) or settings.executor == "slurm"
-    sweep = Sweep.asked(args)
-    settings = sweep.plan.settings
+    scope = Scope.asked(args)
+    settings = scope.plan.settings
     workers = [] if on_slurm else places(settings, 10**6)
-    estimate = sweep.estimate if on_slurm else Estimate(sweep.plan, workers[0].split(":")[0])
-    items = sweep.plan.runs_of_items(missing_ok=True)
+    estimate = scope.estimate if on_slurm else Estimate(scope.plan, workers[0].split(":")[0])
+    items = scope.plan.runs_of_items(missing_ok=True)
     runs = list(dict.fromkeys(run for wanted in items.values() for run in wanted))
-    lacking = {run for run in runs if not sweep.store.is_done(run)}
-    unit = "GPU" if (sweep.device == "cuda" if on_slurm else workers[0] != "cpu") else "core"
-    print(f"scale {settings.scale}: {sweep.plan.about}")
+    lacking = {run for run in runs if not scope.store.is_done(run)}
+    unit = "GPU" if (scope.device == "cuda" if on_slurm else workers[0] != "cpu") else "core"
+    print(f"scale {settings.scale}: {scope.plan.about}")
     print(f"{'':10}{'runs':>6}{'done':>6}{'to train':>10}   time on one {unit}")
     for item, wanted in [*items.items(), ("together", runs)]:
         missing = [run for run in dict.fromkeys(wanted) if run in lacking]
@@ -98,12 +98,12 @@ def plan(args: argparse.Namespace) -> None:
         print(f"{item:10}{len(wanted):6}{len(wanted) - len(missing):6}{len(missing):10}   {time_}")
     seconds = sum(map(estimate.seconds, lacking))
     if on_slurm:
-        jobs = make_packs(sorted(lacking, key=runs.index), sweep.preset, estimate.seconds)
-        at_a_time = min(len(jobs), sweep.preset.at_most) or 1
-        share = seconds / at_a_time / sweep.preset.runs_at_once
+        jobs = make_packs(sorted(lacking, key=runs.index), scope.preset, estimate.seconds)
+        at_a_time = min(len(jobs), scope.preset.at_most) or 1
+        share = seconds / at_a_time / scope.preset.runs_at_once
         longest = max(map(estimate.seconds, lacking), default=0)
         print(
-            f"on {sweep.preset.name}: {len(jobs)} jobs, {at_a_time} at a time, {seconds / 3600:.1f} {unit}-hours; "
+            f"on {scope.preset.name}: {len(jobs)} jobs, {at_a_time} at a time, {seconds / 3600:.1f} {unit}-hours; "
             f"about {duration(max(share, longest))} once they run. Rows share runs."
         )
     else:
@@ -119,23 +119,23 @@ def plan(args: argparse.Namespace) -> None:
 
 def submit_missing(args: argparse.Namespace) -> None:
     """Everything that is neither done nor in a live job."""
-    sweep = Sweep.asked(args)
-    lacking = [run for run in sweep.runs if not sweep.store.is_done(run)]
+    scope = Scope.asked(args)
+    lacking = [run for run in scope.runs if not scope.store.is_done(run)]
     if args.dry_run:
-        states = sweep.states(lacking, keep_failures=False)
+        states = scope.states(lacking, keep_failures=False)
         send = [run for run in lacking if states[run].kind in ("missing", "failed")]
-        packs = make_packs(send, sweep.preset, sweep.estimate.seconds)
+        packs = make_packs(send, scope.preset, scope.estimate.seconds)
         print(f"{len(packs)} jobs for {len(send)} runs would be submitted; {len(lacking) - len(send)} are under way.")
         return
-    _report(_send(sweep, lacking), sweep)
+    _report(_send(scope, lacking), scope)
 
 
-def _send(sweep: Sweep, runs: list[Run]) -> Submitted:
-    return submit("train", runs, sweep.plan.settings, sweep.preset, sweep.estimate.seconds)
+def _send(scope: Scope, runs: list[Run]) -> Submitted:
+    return submit("train", runs, scope.plan.settings, scope.preset, scope.estimate.seconds)
 
 
-def _report(came: Submitted, sweep: Sweep) -> None:
-    done = sum(map(sweep.store.is_done, sweep.runs))
+def _report(came: Submitted, scope: Scope) -> None:
+    done = sum(map(scope.store.is_done, scope.runs))
     print(
         f"{came.jobs} jobs submitted for {len(came.sent)} runs; {len(came.attached)} are under way, {done} are done."
         + (f"\nThe record and the logs are in {came.sweep.folder}; `xnets sweep status` watches." if came.sweep else "")
@@ -145,12 +145,12 @@ def _report(came: Submitted, sweep: Sweep) -> None:
 def status(args: argparse.Namespace) -> int:
     """0 when every run is done, 1 otherwise."""
     while True:
-        sweep = Sweep.asked(args)
+        scope = Scope.asked(args)
         try:
-            states, note = sweep.states(sweep.runs), ""
+            states, note = scope.states(scope.runs), ""
         except queue.NoAnswer as error:  # what is done and failed is known all the same
-            states, note = run_states(sweep.runs, sweep.store, {}, {}), f"{error} What is under way is not known."
-        _print_status(sweep, states, all_runs=args.runs)
+            states, note = run_states(scope.runs, scope.store, {}, {}), f"{error} What is under way is not known."
+        _print_status(scope, states, all_runs=args.runs)
         if note:
             print(note)
         done = all(state.kind == "done" for state in states.values())
@@ -160,11 +160,11 @@ def status(args: argparse.Namespace) -> int:
         print()
 
 
-def _print_status(sweep: Sweep, states: dict[Run, State], all_runs: bool) -> None:
-    left = {run: sweep.seconds_left(run) for run, state in states.items() if state.kind != "done"}
+def _print_status(scope: Scope, states: dict[Run, State], all_runs: bool) -> None:
+    left = {run: scope.seconds_left(run) for run, state in states.items() if state.kind != "done"}
     at_work = Counter(state.kind for state in states.values())["running"] or 1
     print(f"{'':10}{'runs':>6}" + "".join(f"{kind:>9}" for kind in KINDS) + "   time left with what runs now")
-    for item, wanted in [*sweep.plan.runs_of_items().items(), ("together", list(states))]:
+    for item, wanted in [*scope.plan.runs_of_items().items(), ("together", list(states))]:
         counts = Counter(states[run].kind for run in wanted)
         seconds = sum(left.get(run, 0) for run in dict.fromkeys(wanted)) / at_work
         row = "".join(f"{counts[kind]:9}" for kind in KINDS)
@@ -175,15 +175,15 @@ def _print_status(sweep: Sweep, states: dict[Run, State], all_runs: bool) -> Non
             continue
         print(f"{kind}:")
         for run, state in found[: None if all_runs else SHOWN]:
-            print(f"  {run.label}  {_about(sweep, run, state, left)}".rstrip())
+            print(f"  {run.label}  {_about(scope, run, state, left)}".rstrip())
         if len(found) > SHOWN and not all_runs:
             print(f"  and {len(found) - SHOWN} more: --runs lists them")
 
 
-def _about(sweep: Sweep, run: Run, state: State, left: dict[Run, float]) -> str:
+def _about(scope: Scope, run: Run, state: State, left: dict[Run, float]) -> str:
     if state.kind != "running":
         return f"job {state.job}: {state.why}" if state.job else state.why
-    history = sweep.store.history(run)
+    history = scope.store.history(run)
     seen = f", test {history[-1]['test_top1']:.1f} %" if history else ""
     return (
         f"job {state.job} on {state.why}: epoch {len(history)}/{run.protocol.epochs}{seen}, {duration(left[run])} left"
@@ -192,13 +192,13 @@ def _about(sweep: Sweep, run: Run, state: State, left: dict[Run, float]) -> str:
 
 def logs(args: argparse.Namespace) -> None:
     """Of each run that is named."""
-    sweep = Sweep.asked(args)
-    for run in _chosen(args.which, sweep.runs):
-        print(f"{run.label}  ({sweep.store.folder(run)})")
-        reason, placed = sweep.store.failure(run), sweep.placed.get(run.fingerprint)
+    scope = Scope.asked(args)
+    for run in _chosen(args.which, scope.runs):
+        print(f"{run.label}  ({scope.store.folder(run)})")
+        reason, placed = scope.store.failure(run), scope.placed.get(run.fingerprint)
         if reason:
             print(f"  failed: {reason}")
-        for note in sweep.store.attempts(run):
+        for note in scope.store.attempts(run):
             print("  " + ", ".join(f"{key} {value}" for key, value in note.items() if value is not None))
         found = placed.logs() if placed else []
         for path in found:
@@ -211,23 +211,23 @@ def logs(args: argparse.Namespace) -> None:
 
 def cancel(args: argparse.Namespace) -> None:
     """All jobs of this store, or those that hold the runs that are named."""
-    sweep = Sweep.asked(args)
+    scope = Scope.asked(args)
     jobs = queue.live_jobs()
     if args.which:
         keys = {
-            sweep.placed[run.fingerprint].key
-            for run in _chosen(args.which, sweep.runs)
-            if run.fingerprint in sweep.placed
+            scope.placed[run.fingerprint].key
+            for run in _chosen(args.which, scope.runs)
+            if run.fingerprint in scope.placed
         }
     else:
-        names = {array.name for sent in read_sweeps(sweep.store) for array in sent.arrays}
+        names = {array.name for sent in read_sweeps(scope.store) for array in sent.arrays}
         keys = {key for key in jobs if key[0] in names}
     ours = [jobs[key] for key in keys if key in jobs]
     if not ours:
         print("No job of these is queued or running.")
         return
     running = sum(job.running for job in ours)
-    held = [p for p in sweep.placed.values() if p.key in jobs and p.key in keys]
+    held = [p for p in scope.placed.values() if p.key in jobs and p.key in keys]
     print(f"{len(ours)} jobs ({running} running) hold {len(held)} runs.")
     if not args.yes and not _agreed("Cancel them? [y/N] "):
         raise XNetsError("nothing was cancelled.")
@@ -243,30 +243,30 @@ def _agreed(question: str) -> bool:
 
 def retry(args: argparse.Namespace) -> None:
     """The failed runs alone."""
-    sweep = Sweep.asked(args)
-    chosen = _chosen(args.which, sweep.runs) if args.which else sweep.runs
-    states = sweep.states(chosen)
+    scope = Scope.asked(args)
+    chosen = _chosen(args.which, scope.runs) if args.which else scope.runs
+    states = scope.states(chosen)
     failed = [run for run in chosen if states[run].kind == "failed"]
     if not failed:
         print("No run of these has failed.")
         return
-    _report(_send(sweep, failed), sweep)
+    _report(_send(scope, failed), scope)
 
 
 def collect(args: argparse.Namespace) -> int:
     """Check what is there, say what is not, and go on with the pipeline when all is."""
-    sweep = Sweep.asked(args)
+    scope = Scope.asked(args)
     missing, damaged = [], []
-    for run in sweep.runs:
+    for run in scope.runs:
         try:
-            result = sound_result(sweep.store, run)
+            result = sound_result(scope.store, run)
             if result:
-                check_result(sweep.plan, run, result)
+                check_result(scope.plan, run, result)
             else:
                 missing.append(run)
         except XNetsError as error:
             damaged.append(str(error))
-    print(f"{len(sweep.runs) - len(missing) - len(damaged)} of {len(sweep.runs)} results are in the store and sound.")
+    print(f"{len(scope.runs) - len(missing) - len(damaged)} of {len(scope.runs)} results are in the store and sound.")
     for sentence in damaged:
         print(f"  {sentence}")
     if missing:

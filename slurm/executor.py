@@ -45,9 +45,9 @@ class Watch:
 
     def wait(self, seconds: float) -> dict[Run, str]:
         """Look every `seconds` until nothing is waited for; the reasons of the failed ones."""
-        places = last_places(read_sweeps(self.store))
         while self.waiting:
-            self.look(places, self._ask())
+            jobs = self._ask()  # before the records: a run may be sent anew by hand meanwhile
+            self.look(last_places(read_sweeps(self.store)), jobs)
             if self.waiting:
                 time.sleep(seconds)
         return self.failed

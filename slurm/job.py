@@ -10,7 +10,7 @@ from typing import Any
 
 import submitit
 
-from experiments.local import run_in_pool
+from experiments.local import STOPPED, run_in_pool
 from experiments.processes import STOP_SIGNALS
 from experiments.settings import Settings
 from experiments.store import Store
@@ -43,8 +43,8 @@ class PackJob:
         todo = [run for run in self.runs if store.failure(run) is None]  # a restart does not repeat a failure
         for task in ("train", "evaluate") if self.task == "train" else (self.task,):
             failed = run_in_pool(task, todo, settings, _log, lambda: self.stopping, devices)
-            if self.stopping:
-                _wait_for_the_end()
+            if self.stopping or (self.shape.processes > 1 and STOPPED in failed.values()):
+                _wait_for_the_end()  # of several tasks, the first one has the job requeued
             if failed and self.shape.processes > 1:
                 sys.exit(1)  # the other tasks wait for this one: let SLURM end them all
             todo = [run for run in todo if run not in failed]

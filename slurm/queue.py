@@ -1,4 +1,4 @@
-"""What SLURM says: the jobs of ours it holds, its limits, and why a job ended. Works with and without accounting."""
+"""What SLURM says of the present: the jobs of ours it holds, and its limits."""
 
 import os
 import re
@@ -81,49 +81,3 @@ def cancel(ids: list[str]) -> None:
     """scancel them; one that ended meanwhile is no mistake."""
     for start in range(0, len(ids), 500):
         ask("scancel", *ids[start : start + 500])
-
-
-def why_ended(id: str, name: str) -> str:
-    """In words, why a job that is gone has left no result; from accounting, else from what the controller remembers.
-
-    name: the job's. What they say of another job with that number is not taken.
-    """
-    state, code = _from_accounting(id, name) or _from_controller(id, name) or ("", "")
-    if state.startswith("CANCELLED"):
-        return f"its job {id} was cancelled"
-    if state.startswith("OUT_OF_ME"):
-        return f"its job {id} ran out of memory: raise memory_gb in the cluster's file, or lower runs_at_once"
-    if state == "TIMEOUT":
-        return f"its job {id} ran out of time before its checkpoint was written: raise signal_seconds"
-    if state == "NODE_FAIL":
-        return f"the node of its job {id} failed"
-    if state == "FAILED" and (code.endswith(":9") or code.startswith("137:")):  # SIGKILL, as such or through srun
-        return f"its job {id} was killed (SIGKILL), most likely out of memory: raise memory_gb in the cluster's file"
-    if state:
-        return f"its job {id} ended as {state.lower()}{f' with exit status {code}' if code not in ('', '0:0') else ''}"
-    return f"its job {id} is gone and SLURM no longer knows why"
-
-
-def _from_accounting(id: str, name: str) -> tuple[str, str] | None:
-    try:
-        lines = ask("sacct", "-X", "-n", "-P", "-o", "State,ExitCode,JobName", "-j", id).splitlines()
-    except NoAnswer:
-        return None
-    state, code, said = lines[-1].split("|", 2) if lines and lines[-1].count("|") >= 2 else ("", "", "")
-    return (state, code) if _has_ended(state) and said == name else None
-
-
-def _from_controller(id: str, name: str) -> tuple[str, str] | None:
-    try:
-        text = ask("scontrol", "show", "job", id)
-    except NoAnswer:
-        return None
-    state, code, said = (re.search(rf"\b{key}=(\S+)", text) for key in ("JobState", "ExitCode", "JobName"))
-    if not state or not said or said.group(1) != name or not _has_ended(state.group(1)):
-        return None
-    return state.group(1), code.group(1) if code else ""
-
-
-def _has_ended(state: str) -> bool:
-    """Accounting may lag behind."""
-    return bool(state) and state not in ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED")

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from experiments.store import Store
-from slurm.queue import Job, why_ended
+from slurm.ends import Inquiry
+from slurm.queue import Job
 from slurm.sweeps import Placed
 from xnets.training import Run
 
@@ -30,8 +31,7 @@ def run_states(
 
     Unless keep_failures is False, it is asked once why a vanished job ended, and kept: SLURM soon forgets.
     """
-    ended: dict[tuple[str, int], str] = {}
-    states = {}
+    inquiry, states = Inquiry(), {}
     for run in runs:
         if store.has(task, run):
             states[run] = State("done")
@@ -45,7 +45,7 @@ def run_states(
         elif placed is None:
             states[run] = State("missing")
         else:
-            states[run] = _gone(run, store, placed, ended, keep_failures, task)
+            states[run] = _gone(run, store, placed, inquiry if keep_failures else None, task)
     return states
 
 
@@ -58,20 +58,16 @@ def _alive(run: Run, store: Store, job: Job) -> State:
     return State("running" if at_it else "queued", job.id, job.place if at_it else "its job is at another run")
 
 
-def _gone(
-    run: Run, store: Store, placed: Placed, ended: dict[tuple[str, int], str], keep: bool,
-    task: str,
-) -> State:  # fmt: skip
+def _gone(run: Run, store: Store, placed: Placed, inquiry: Inquiry | None, task: str) -> State:
     """It was put into a job that SLURM does not hold any more."""
     id = placed.array.job_id(placed.index)
     if id is None:  # never heard of again: interrupted while it was submitted, or being submitted right now
         recent = time.time() - placed.sweep.created < SUBMITTING
         return State("queued", why="it is being submitted") if recent else State("missing")
-    if not keep:
+    if inquiry is None:
         return State("failed", why="its job is gone")
-    if placed.key not in ended:
-        ended[placed.key] = why_ended(id, placed.array.name)
+    why = inquiry.why_ended(id, placed.array.name)
     if store.has(task, run):  # between the two looks
         return State("done")
-    store.write_failure(run, ended[placed.key])
-    return State("failed", why=ended[placed.key])
+    store.write_failure(run, why)
+    return State("failed", why=why)

@@ -67,7 +67,7 @@ def test_status_without_slurm_knows_what_is_done(xnets_sweep, store, runs, comma
 
 def test_status_tells_running_runs_with_their_epoch(xnets_sweep, store, runs, commands):
     commands.add("squeue", QUEUE)
-    commands.add("sacct", f"OUT_OF_MEMORY|0:125|{NAME}\n")
+    commands.add("sacct", f"7_2|OUT_OF_MEMORY|0:125|{NAME}\n")
     record(store, [[run] for run in runs])
     store.folder(runs[0]).mkdir(parents=True)
     (store.folder(runs[0]) / "attempts.jsonl").write_text('{"began": "now", "slurm_job": "7_0"}\n')

@@ -13,6 +13,7 @@ from slurm.preset import Shape, read_preset
 from slurm.submission import submit
 from tests.experiments.conftest import tiny, tiny_plan  # noqa: F401 - fixtures
 from tests.slurm.sweeps import PRESET, write_preset
+from tests.slurm.test_local_cluster import wait_for
 from xnets.data.batches import Batches
 from xnets.training import loop
 
@@ -38,10 +39,10 @@ def double(monkeypatch):
     monkeypatch.setattr(Batches, "_normalised", lambda self, x: normalised(self, x).double())
 
 
-@pytest.mark.parametrize("shape", [Shape(nodes=1, tasks=2), Shape(nodes=2, tasks=1)])
-def test_two_tasks_train_as_one_process_does(cluster, tiny, tiny_plan, tmp_path, double, shape):  # noqa: F811
+@pytest.mark.parametrize(("shape", "stops"), [(Shape(nodes=1, tasks=2), 0), (Shape(nodes=2, tasks=1), 1)])
+def test_two_tasks_train_as_one_process_does(cluster, tiny, tiny_plan, tmp_path, double, shape, stops):  # noqa: F811
     run = tiny_plan.runs()[0]
-    run = replace(run, protocol=replace(run.protocol, batch_size=101))  # shared unevenly
+    run = replace(run, protocol=replace(run.protocol, batch_size=101, epochs=2 + 4 * stops))  # shared unevenly
     alone = Store(tmp_path / "alone")
     for task in ("train", "evaluate"):
         execute(task, run, alone, tiny.data_folder, torch.device("cpu"), 60)
@@ -55,10 +56,15 @@ def test_two_tasks_train_as_one_process_does(cluster, tiny, tiny_plan, tmp_path,
     settings = replace(tiny, slurm=SlurmSettings(str(file)))
     came = submit("train", [run], settings, read_preset(str(file)), lambda run: 10.0)
     assert came.sweep.arrays[0].shape == shape
+    there = Store(settings.store)
+    if stops:  # in the middle: the first task has the job requeued, and the other waits for that
+        wait_for(lambda: there.history(run))
+        cluster.run("scancel", "--signal=USR2", came.sweep.arrays[0].job_id(0))
     failed = Watch("evaluate", [run], settings, lambda *event: None).wait(PRESET["poll_seconds"])
     assert not failed, "\n".join(path.read_text() for path in came.sweep.jobs_folder.glob("*_log.*"))
 
-    there = Store(settings.store)
+    ends = [note["how"] for note in there.attempts(run) if "ended" in note]
+    assert ends == ["stopped"] * stops + ["done"]
     assert there.result(run)["provenance"]["processes"] == 2
     assert there.result(run)["graphs_sha256"] == alone.result(run)["graphs_sha256"]
     for ours, theirs in zip(there.result(run)["epochs"], alone.result(run)["epochs"], strict=True):

@@ -6,8 +6,11 @@ import time
 
 import pytest
 
+from slurm import ends
 from tests.clone import clone_of, copy_of_repository
+from tests.slurm.conftest import temporary_cluster, which
 from tests.slurm.sweeps import PARAMS, SCALE, Sweep, ended, write_preset
+from tests.slurm.test_local_cluster import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -155,8 +158,32 @@ def test_diverging_runs_do_not_stop_their_job(sweep):
     scales.write_text(
         scales.read_text().replace("max_lr: 0.02, augmentation: crop-1}", "max_lr: 1.0e+20, augmentation: crop-1}")
     )
-    write_preset(sweep.clone.folder, minutes_per_job=20)
+    write_preset(sweep.clone.folder, minutes_per_job=20, runs_at_once=2, cpus=2, gpus=1)
     output = ended(sweep.train(), status=2)
     assert "3 of 3 runs failed" in output
     assert output.count("its loss was no longer a number") >= 3
     assert sweep.submissions() == 1
+    logs = [path.read_text() for path in sweep.store.glob("slurm/*/jobs/*_log.out")]
+    assert len(logs) == 1, "one job for the three of them"
+
+
+def test_with_accounting(copied, tmp_path, monkeypatch):
+    """On a cluster that has it, sacct is asked; on the others of these tests it fails, and the controller is."""
+    if not (which("slurmdbd") and which("mariadbd")):
+        pytest.skip("no accounting here: apt-get install slurmdbd mariadb-server")
+    cluster = temporary_cluster()
+    try:
+        cluster.script("up", "--accounting")
+        monkeypatch.setenv("SLURM_CONF", str(cluster.folder / "slurm.conf"))
+        sweep = Sweep(clone_of(copied, tmp_path / "clone"), cluster)
+        write_preset(sweep.clone.folder)
+        sweep.xnets("submit")
+        wait_for(lambda: "RUNNING" in cluster.run("sacct", "-X", "-n", "-o", "State"))
+        sweep.xnets("cancel", "--yes")
+        wait_for(lambda: cluster.run("sacct", "-X", "-n", "-o", "State").count("CANCELLED") == 3)
+        monkeypatch.setattr(ends, "_from_controller", lambda *_: {})
+        name = next(sweep.store.glob("slurm/*/sweep.json")).parent.name
+        assert "was cancelled" in ends.Inquiry().why_ended("1_0", f"xnets-{name}-0")
+        assert sweep.xnets("status", status=1).count("was cancelled") == 3
+    finally:
+        cluster.script("down")

@@ -1,11 +1,11 @@
-"""What SLURM's commands say, from recorded output of theirs, and what is said when they do not."""
+"""What SLURM's commands say, from recorded output of theirs, and what is said when they do not answer."""
 
 import os
 
 import pytest
 
 from slurm import queue
-from slurm.queue import NoAnswer, live_jobs, max_array_size, why_ended
+from slurm.queue import NoAnswer, live_jobs, max_array_size
 
 NAME = "xnets-20260101-000000-abcd-0"
 SQUEUE = f"""\
@@ -16,14 +16,6 @@ SQUEUE = f"""\
 17|N/A|my|xnets-odd|RUNNING|None|n3
 garbage
 """
-SCONTROL = f"""\
-JobId=12 ArrayJobId=12 ArrayTaskId=0 JobName={NAME}
-   UserId=me(1000) GroupId=me(1000) MCS_label=N/A
-   JobState=%s Reason=%s Dependency=(null)
-   Requeue=1 Restarts=0 BatchFlag=1 Reboot=0 ExitCode=%s
-   RunTime=00:00:03 TimeLimit=00:30:00 TimeMin=N/A
-"""
-NO_ACCOUNTING = "Slurm accounting storage is disabled"
 
 
 def test_live_jobs_of_arrays_and_single_ones(commands):
@@ -50,54 +42,6 @@ def test_no_job_at_all(commands):
 def test_the_longest_array(commands, prints, size):
     commands.add("scontrol", f"Configuration data as of 2026\n{prints}MaxJobCount = 10\n")
     assert max_array_size() == size
-
-
-ENDS = [
-    ("CANCELLED by 0", "0:0", "was cancelled"),
-    ("CANCELLED", "0:15", "was cancelled"),
-    ("OUT_OF_MEMORY", "0:125", "ran out of memory: raise memory_gb"),
-    ("FAILED", "0:9", "was killed (SIGKILL), most likely out of memory: raise memory_gb"),
-    ("FAILED", "137:0", "was killed (SIGKILL), most likely out of memory: raise memory_gb"),
-    ("TIMEOUT", "0:0", "ran out of time before its checkpoint was written: raise signal_seconds"),
-    ("NODE_FAIL", "0:0", "the node of its job 12_0 failed"),
-    ("FAILED", "3:0", "ended as failed with exit status 3:0"),
-    ("COMPLETED", "0:0", "its job 12_0 ended as completed"),
-    ("RUNNING", "0:0", "is gone and SLURM no longer knows why"),  # accounting that lags
-]
-
-
-@pytest.mark.parametrize(("state", "code", "said"), ENDS)
-def test_why_a_job_ended_from_accounting(commands, state, code, said):
-    commands.add("sacct", f"{state}|{code}|{NAME}\n")
-    why = why_ended("12_0", NAME)
-    assert said in why
-    assert "12_0" in why
-    assert commands.calls("sacct")[0].endswith("-j 12_0")
-
-
-@pytest.mark.parametrize(("state", "code", "said"), [end for end in ENDS if " " not in end[0]])
-@pytest.mark.parametrize("accounting", ["off", "empty", "none"])
-def test_why_a_job_ended_from_the_controller(commands, accounting, state, code, said):
-    if accounting == "off":
-        commands.add("sacct", complains=NO_ACCOUNTING, status=1)
-    elif accounting == "empty":
-        commands.add("sacct", "")
-    commands.add("scontrol", SCONTROL % (state, "JobLaunchFailure", code))
-    assert said in why_ended("12_0", NAME)
-
-
-def test_nobody_knows_why(commands):
-    unknown = "its job 12_0 is gone and SLURM no longer knows why"
-    assert why_ended("12_0", NAME) == unknown
-    commands.add("sacct", complains=NO_ACCOUNTING, status=1)
-    commands.add("scontrol", complains="slurm_load_jobs error: Invalid job id specified", status=1)
-    assert why_ended("12_0", NAME) == unknown
-
-
-def test_another_job_with_that_number_is_not_taken_for_it(commands):
-    commands.add("sacct", "TIMEOUT|0:0|xnets-other\n")
-    commands.add("scontrol", SCONTROL.replace(NAME, "xnets-other") % ("NODE_FAIL", "None", "0:0"))
-    assert why_ended("12_0", NAME) == "its job 12_0 is gone and SLURM no longer knows why"
 
 
 def test_a_command_that_is_not_there(commands):

@@ -5,9 +5,11 @@ import json
 import pytest
 
 from experiments.store import Store
-from slurm import executor, states
+from slurm import executor
+from slurm.ends import Inquiry
 from slurm.executor import LOOKS, Watch
 from slurm.queue import NoAnswer
+from slurm.states import SUBMITTING
 from slurm.sweeps import last_places, read_sweeps
 from tests.slurm.fakes import NAME, job, record
 
@@ -37,7 +39,7 @@ def runs(tiny_plan):
 @pytest.fixture
 def waiting(tiny, runs, monkeypatch):
     """All runs in one job of a sweep."""
-    monkeypatch.setattr(states, "why_ended", lambda id, name: f"job {id} fell over")
+    monkeypatch.setattr(Inquiry, "why_ended", lambda inquiry, id, name: f"job {id} fell over")
     record(Store(tiny.store), [runs])
     return Waiting(tiny, runs)
 
@@ -89,11 +91,11 @@ def test_silence_of_slurm_never_fails_a_run(waiting, runs):
 
 
 def test_a_run_that_is_done_while_slurm_is_asked_why(waiting, runs, monkeypatch):
-    def why_ended(id, name):
+    def why_ended(inquiry, id, name):
         waiting.store.write_result(runs[0], {})
         return "job 7 fell over"
 
-    monkeypatch.setattr(states, "why_ended", why_ended)
+    monkeypatch.setattr(Inquiry, "why_ended", why_ended)
     told = [event for _ in range(LOOKS) for event in waiting.look({})]
     assert told == [("done", runs[0], None), *(("failed", run, "job 7 fell over") for run in runs[1:])]
 
@@ -105,7 +107,7 @@ def test_a_submission_that_was_interrupted_a_moment_ago_is_waited_for(tiny, runs
     waiting = Waiting(tiny, runs)
     for _ in range(3 * LOOKS):
         assert waiting.look({}) == []
-    now[0] += states.SUBMITTING
+    now[0] += SUBMITTING
     assert waiting.look({}) == [("failed", run, "its job ended without leaving this") for run in runs]
 
 

@@ -347,7 +347,7 @@ def test_all_processes_of_a_diverging_run_stop_with_a_verdict(few, tmp_path):
 def executed(group, run, store, data_folder):
     told = []
     for _ in range(2):  # the second time there is nothing to do
-        execute("train", run, store, data_folder, CPU, 60.0, told.append, group)
+        execute("train", run, store, data_folder, CPU, 60.0, told.append, group=group)
         execute("evaluate", run, store, data_folder, CPU, 60.0, group=group)
     return told
 

@@ -30,7 +30,7 @@ many:
   about: tiny runs, to see how long it takes to send them
   items: [table5]
   datasets: {imagenet: digits}
-  networks: {mobilenet: {narrow: 4, drop_strides: 3}}
+  networks: {mobilenet: {narrow: 2, drop_strides: 3}}
   protocols: {imagenet-mobilenet: {epochs: 1, batch_size: 100, augmentation: crop-1}}
 """
 RUNS_PER_NETWORK = 223  # of 9 networks: 2,007 runs
@@ -127,7 +127,9 @@ def _run(folder: Path, *command: str, status: int = 0) -> tuple[float, str]:
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != status:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return round(time.monotonic() - started, 2), done.stdout + done.stderr
+    seconds = round(time.monotonic() - started, 2)
+    print(f"{seconds:8} s  {' '.join(command)}", file=sys.stderr, flush=True)
+    return seconds, done.stdout + done.stderr
 
 
 @contextmanager

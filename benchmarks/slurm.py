@@ -55,7 +55,7 @@ def main() -> None:
 def _many_runs(clone: Path) -> dict[str, Any]:
     """Send them, look, and end them again; none is waited for."""
     _clone(clone, scale="many", seeds={"table5": RUNS_PER_NETWORK}, preset={"minutes_per_job": 0, "at_most": 1})
-    _run(clone, "dvc", "repro", "--quiet", "prepare", "sample")
+    _run(clone, "dvc", "repro", "--quiet", "prepare", "sample", "cost")
     seconds, _ = _run(clone, "xnets", "sweep", "plan")
     report = {"plan_s": seconds}
     report["submit_s"], text = _run(clone, "xnets", "sweep", "submit")

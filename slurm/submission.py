@@ -45,9 +45,10 @@ def submit(
         longest = max_array_size()
         places, jobs = last_places(read_sweeps(store)), live_jobs()
         held = {fingerprint for fingerprint, placed in places.items() if placed.key in jobs}
-        attached = [run for run in runs if run.fingerprint in held and not store.failure(run)]
-        # done is asked after the queue: a job may end between the two
-        sent = [run for run in runs if run not in set(attached) and not store.has(task, run)]
+        lacking = [run for run in runs if not store.has(task, run)]  # asked after the queue: a job may just have ended
+        attached = [run for run in lacking if run.fingerprint in held and not store.failure(run)]
+        under_way = set(attached)
+        sent = [run for run in lacking if run not in under_way]
         if not sent:
             return Submitted(attached, sent, 0, None)
         for run in sent:

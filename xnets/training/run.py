@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from xnets.errors import XNetsError
@@ -46,7 +47,7 @@ class Run:
         rest = {key: value for key, value in said.items() if key != "engine"}
         return cls(**{**rest, "model": ModelSpec(**said["model"]), "protocol": Protocol(**said["protocol"])})
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 of to_dict(), in hex."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()

@@ -14,7 +14,7 @@ from experiments.provenance import provenance
 from experiments.settings import LocalSettings, Settings
 from experiments.store import Store
 from xnets.data import PackedData, open_data
-from xnets.errors import Stopped, XNetsError
+from xnets.errors import CannotWrite, Stopped, XNetsError
 from xnets.training import Run
 from xnets.training.distributed import ALONE, Group
 from xnets.training.loop import evaluate_run, train
@@ -35,16 +35,18 @@ def attempt(
     task: str, run: Run, settings: Settings, device: torch.device, on_epoch: OnEpoch, stop: Callable[[], bool],
     group: Group = ALONE,
 ) -> tuple[str, str | None]:  # fmt: skip
-    """execute(), its end in words: ("done", None), ("stopped", None) or ("failed", reason). Nothing is raised."""
+    """execute(), its end in words, nothing raised: ("done", None), ("stopped", None), ("failed" or "full", reason)."""
     try:
         seconds = 60 * settings.local.checkpoint_minutes
         execute(task, run, Store(settings.store), settings.data_folder, device, seconds, on_epoch, stop, group)
     except Stopped:
         return "stopped", None
+    except CannotWrite as error:
+        return "full", str(error)
     except XNetsError as error:
         return "failed", str(error)
     except OSError as error:  # a disk that is full or went away
-        return "failed", f"{error.filename or settings.store}: {error.strerror}: free space, then start again"
+        return "full", f"{error.filename or settings.store}: {error.strerror}: free space, then start again"
     except Exception as error:
         return "failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     return "done", None

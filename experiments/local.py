@@ -46,9 +46,11 @@ def run_in_pool(
 
     Once `stopping` says True, no further run is begun.
 
-    Returns the reasons of those that failed, and of those that were stopped on the way.
+    Returns the reasons of those that failed, and of those that were stopped on the way. A full disk ends it early.
     """
     waiting, failed = list(reversed(runs)), {}
+    if not runs:
+        return failed
     devices = devices or places(settings, len(runs))
     workers = [_start(settings, device) for device in devices]
 
@@ -86,6 +88,8 @@ def run_in_pool(
                     on_event("done", worker.run, None)
                 else:
                     fail(worker.run, STOPPED if kind == "stopped" else content)
+                if kind == "full":  # the others would fail as well
+                    waiting.clear()
                 worker.run = None
                 if waiting and not stopping():
                     if kind == "stopped" or not worker.process.is_alive():

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from experiments.scales import read_scales
 from xnets.errors import XNetsError
 
 CLUSTERS = Path(__file__).parent / "clusters"
@@ -140,7 +141,13 @@ def _mistaken_shapes(distributed: Any) -> list[str]:
         return []
     if not isinstance(distributed, dict):
         return [f"distributed must be `data set: {{nodes: 1, tasks: 4}}` lines, not {distributed!r}."]
-    return [
+    known = sorted({name for scale in read_scales().values() for name in scale["datasets"].values()})
+    unknown = [
+        f"distributed: {dataset!r} is no data set of experiments/scales.yaml ({', '.join(known)})."
+        for dataset in distributed
+        if dataset not in known
+    ]
+    return unknown + [
         f"distributed: {dataset} must be {{nodes: N, tasks: N}} with whole numbers >= 1, not {shape!r}."
         for dataset, shape in distributed.items()
         if not isinstance(shape, dict)

@@ -8,5 +8,9 @@ class XNetsError(ValueError):
     """
 
 
+class CannotWrite(XNetsError):
+    """The disk is full, read-only or gone."""
+
+
 class Stopped(XNetsError):
     """A run was asked to stop before its end; what it has reached is in its checkpoint."""

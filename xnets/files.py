@@ -7,19 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from xnets.errors import XNetsError
+from xnets.errors import CannotWrite, XNetsError
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """Write to a file beside `path`, flush it to disk and rename it: readers see the old file or the new one.
 
-    Raises XNetsError if the disk is full or read-only; the old file is then still there.
+    Raises CannotWrite if the disk is full or read-only; the old file is then still there.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise XNetsError(_cannot_write(path, error)) from None
+        raise CannotWrite(_cannot_write(path, error)) from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             write(file)
@@ -30,7 +30,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
         if isinstance(error, RuntimeError) and not any(word in str(error) for word in ("write", "inline_container")):
             raise
-        raise XNetsError(_cannot_write(path, error)) from None
+        raise CannotWrite(_cannot_write(path, error)) from None
     finally:
         Path(name).unlink(missing_ok=True)
 

@@ -201,7 +201,7 @@ def test_ends_in_words():
     [
         (Stopped("later"), ("stopped", None)),
         (XNetsError("it diverged"), ("failed", "it diverged")),
-        (OSError(28, "No space left on device", "/x"), ("failed", "/x: No space left on device: free space, then ")),
+        (OSError(28, "No space left on device", "/x"), ("full", "/x: No space left on device: free space, then ")),
         (ZeroDivisionError("one\ntwo"), ("failed", "ZeroDivisionError: one")),
         (RuntimeError(), ("failed", "RuntimeError: ")),
     ],

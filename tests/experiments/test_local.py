@@ -118,3 +118,14 @@ def test_other_data_than_planned_are_refused(tiny, tiny_plan):
     runs = [replace(run, data_digest="f" * 64) for run in tiny_plan.runs()[:1]]
     (reason,) = run_locally("train", runs, tiny, lambda *event: None).values()
     assert "not those that" in reason
+
+
+def test_a_disk_that_fills_ends_the_stage_at_once(tiny, tiny_plan):
+    """The first run cannot be written: it is named with its file, and the others are left for the next time."""
+    runs, store = tiny_plan.runs(), Store(tiny.store)
+    (store.folder(runs[0]) / "model.pt").mkdir(parents=True)  # what cannot be replaced stands for a full disk
+    alone = replace(tiny, local=replace(tiny.local, workers=1))
+    failed = run_locally("train", runs, alone, lambda *event: None)
+    assert list(failed) == runs[:1]
+    assert "model.pt" in failed[runs[0]]
+    assert not any(store.folder(run).exists() for run in runs[1:])

@@ -9,7 +9,7 @@ TORCH ?= default
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-# make CLUSTER=no test: do not install Debian's SLURM, and leave out the tests that need it.
+# make CLUSTER=no test: do not install Debian's SLURM; the tests that need it are skipped where it is missing.
 CLUSTER ?= yes
 
 .PHONY: setup repro test test-fast lock bench-demo bench-slurm snapshot

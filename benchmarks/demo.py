@@ -6,7 +6,6 @@ on a quiet machine; it is a record, not a test.
 
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -17,6 +16,8 @@ import time
 from pathlib import Path
 
 import psutil
+
+from experiments.provenance import cpu_name
 
 TOP = Path(__file__).parent.parent
 TARGETS = {
@@ -111,14 +112,6 @@ def stage_seconds(text: str) -> dict[str, float]:
     end = float(text.splitlines()[-1].split("\t")[0])
     stops = [t for t, _ in starts[1:]] + [end]
     return {name: round(stop - start, 1) for (start, name), stop in zip(starts, stops, strict=True)}
-
-
-def cpu_name() -> str:
-    """The CPU's own name where Linux tells it."""
-    path = Path("/proc/cpuinfo")
-    text = path.read_text() if path.exists() else ""
-    found = re.search(r"model name\s*: (.*)", text)
-    return found.group(1) if found else platform.processor()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 
 def duration(seconds: float) -> str:
-    """1.5 h, 12 min, 8 s, 3 days: one figure and its unit."""
+    """8 s, 90 min, 2.5 h, 12 h, 3.0 days: two digits and a unit."""
     for length, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}" if seconds < 10 * length else f"{seconds / length:.0f} {unit}"

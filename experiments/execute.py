@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from experiments.settings import LocalSettings, Settings
 from experiments.store import Store
 from xnets.data import PackedData, open_data
 from xnets.errors import CannotWrite, Stopped, XNetsError
+from xnets.files import DISK_ERRORS
+from xnets.group import ALONE, Group
 from xnets.training import Run
-from xnets.training.distributed import ALONE, Group
 from xnets.training.loop import evaluate_run, train
 
 OnEpoch = Callable[[dict[str, Any]], None]
@@ -45,10 +47,13 @@ def attempt(
         return "full", str(error)
     except XNetsError as error:
         return "failed", str(error)
-    except OSError as error:  # a disk that is full or went away
-        return "full", f"{error.filename or settings.store}: {error.strerror}: free space, then start again"
     except Exception as error:
-        return "failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            return "full", f"{error.filename or settings.store}: {error.strerror}: free space, then start again"
+        where = Store(settings.store).folder(run) / "traceback.txt"
+        with contextlib.suppress(OSError):
+            where.write_text(traceback.format_exc())
+        return "failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} (see {where})"
     return "done", None
 
 
@@ -67,7 +72,7 @@ def execute(
             f"The data in {data.folder} are not those that {run.label} was planned for: prepare them again."
         )
     first = group.rank == 0
-    with store.working_on(run, stop) if first else contextlib.nullcontext():
+    with store.working_on(run, stop, group.any, mine=first):
         outcome = {"train": store.result, "evaluate": store.evaluation}[task]
         if not group.any(first and outcome(run) is None)[0]:
             return
@@ -88,6 +93,7 @@ def _train(
     log = folder / "history.jsonl"
     started = time.time()
     about = {**provenance(device), "processes": group.size}
+    before = store.seconds_before(run)
     log.unlink(missing_ok=True)
     (folder / "evaluation.json").unlink(missing_ok=True)  # of a network that is about to be replaced
 
@@ -99,7 +105,7 @@ def _train(
     with store.noted_attempt(run, {key: about[key] for key in ("host", "slurm_job", "device")}):
         result = train(run, data, folder, device, checkpoint_seconds, note, stop, group)
         about["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        about["seconds"] = round(time.time() - started, 2)
+        about["seconds"] = round(before + time.time() - started, 2)
         store.write_result(run, {"run": run.to_dict(), **result, "provenance": about})
 
 

@@ -35,14 +35,16 @@ class Worker:
 def run_locally(task: str, runs: list[Run], settings: Settings, on_event: OnEvent) -> dict[Run, str]:
     """The executor "local": one such pool for a store at a time."""
     with Store(settings.store).lock():
-        return run_in_pool(task, runs, settings, on_event)
+        for run in runs:
+            Store(settings.store).forget_failure(run)
+        return run_in_pool((task,), runs, settings, on_event)
 
 
 def run_in_pool(
-    task: str, runs: list[Run], settings: Settings, on_event: OnEvent, stopping: Callable[[], bool] = lambda: False,
-    devices: list[str] | None = None,
+    tasks: tuple[str, ...], runs: list[Run], settings: Settings, on_event: OnEvent,
+    stopping: Callable[[], bool] = lambda: False, devices: list[str] | None = None,
 ) -> dict[Run, str]:  # fmt: skip
-    """Do `task` on each of `runs`, in their order, one worker for each of `devices` (default: places()).
+    """Do `tasks`, one after the other, on each of `runs`, in their order; a worker for each of `devices`.
 
     Once `stopping` says True, no further run is begun.
 
@@ -51,19 +53,19 @@ def run_in_pool(
     waiting, failed = list(reversed(runs)), {}
     if not runs:
         return failed
-    devices = devices or places(settings, len(runs))
+    store, devices = Store(settings.store), devices or devices_here(settings, len(runs))
     workers = [_start(settings, device) for device in devices]
 
     def give(worker: Worker) -> None:
         worker.run = waiting.pop()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is dead: reading from it will tell
-            worker.pipe.send((task, worker.run.to_dict()))
+            worker.pipe.send((tasks, worker.run.to_dict()))
         on_event("start", worker.run, None)
 
     def fail(run: Run, reason: str) -> None:
         failed[run] = reason
-        if reason != STOPPED:
-            Store(settings.store).write_failure(run, reason)
+        if reason != STOPPED and store.failure(run) is None:  # of several processes, the first one knows best
+            store.write_failure(run, reason)
         on_event("failed", run, reason)
 
     try:
@@ -107,7 +109,7 @@ def run_in_pool(
     return failed
 
 
-def places(settings: Settings, tasks: int) -> list[str]:
+def devices_here(settings: Settings, runs: int) -> list[str]:
     """The device of each worker."""
     local = settings.local
     gpus = _gpus() if local.device != "cpu" else 0
@@ -116,7 +118,7 @@ def places(settings: Settings, tasks: int) -> list[str]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = local.workers or gpus or max(1, usable // local.threads)
     devices = [f"cuda:{i}" for i in range(gpus)] or ["cpu"]
-    return [devices[i % len(devices)] for i in range(min(count, max(1, tasks)))]
+    return [devices[i % len(devices)] for i in range(min(count, max(1, runs)))]
 
 
 def _gpus() -> int:
@@ -143,7 +145,7 @@ def _work(pipe: Connection, settings: Settings, place: str, parent: int) -> None
     stop = stop_on_signal()
     end_with_parent(parent)
     from experiments.execute import attempt, prepare_torch
-    from xnets.training.distributed import joined
+    from xnets.group import joined
 
     with joined(prepare_torch(settings.local, place)) as (group, device):  # alone, unless a job has prepared a group
         while True:
@@ -152,12 +154,16 @@ def _work(pipe: Connection, settings: Settings, place: str, parent: int) -> None
                     if stop():  # between two tasks: a next one is answered with this
                         pipe.send(("stopped", None))
                         return
-                task, said = pipe.recv()
+                tasks, said = pipe.recv()
             except EOFError:
                 return
-            outcome = attempt(
-                task, Run.from_dict(said), settings, device, lambda record: pipe.send(("epoch", record)), stop, group
-            )
+            for task in tasks:
+                outcome = attempt(
+                    task, Run.from_dict(said), settings, device, lambda record: pipe.send(("epoch", record)), stop,
+                    group,
+                )  # fmt: skip
+                if outcome[0] != "done":
+                    break
             pipe.send(outcome)
             if outcome[0] == "stopped":
                 return

@@ -9,6 +9,7 @@ from experiments.executors import find_executor
 from experiments.plan import Plan
 from experiments.progress import Progress
 from experiments.results import graph_file, write_folder
+from experiments.sound import sound_evaluation, sound_result
 from experiments.store import Store
 from xnets.data import PackedData, open_data
 from xnets.errors import XNetsError
@@ -68,7 +69,7 @@ def sample(plan: Plan) -> None:
 
 def train(plan: Plan) -> None:
     """Train what the store lacks, then write runs/: what each run computed, without where and when."""
-    results = _do("train", plan, Store.result)
+    results = _do("train", plan, sound_result)
     for run, result in results.items():
         check_result(plan, run, result)
     write_folder(plan.settings.results / "runs", {run.label: _science(result) for run, result in results.items()})
@@ -76,7 +77,7 @@ def train(plan: Plan) -> None:
 
 def evaluate(plan: Plan) -> None:
     """Test every trained network, from its checkpoint: evaluations/."""
-    results = _do("evaluate", plan, Store.evaluation)
+    results = _do("evaluate", plan, sound_evaluation)
     write_folder(plan.settings.results / "evaluations", {run.label: seen for run, seen in results.items()})
 
 

@@ -91,21 +91,32 @@ class Store:
                 file.write(json.dumps(line) + "\n")
 
         note({"began": _now(), "pid": os.getpid(), **where})
-        how = "done"
+        how, started = "done", time.monotonic()
         try:
             yield
         except BaseException as error:
             how = type(error).__name__.lower()
             raise
         finally:
-            note({"ended": _now(), "how": how})
+            note({"ended": _now(), "how": how, "seconds": round(time.monotonic() - started, 2)})
+
+    def seconds_before(self, run: Run) -> float:
+        """Of the attempts that led to the present checkpoint; of one that was killed nothing is known."""
+        total = 0.0
+        for note in self.attempts(run):
+            total = 0.0 if note.get("how") == "done" else total + note.get("seconds", 0.0)
+        return total
 
     @contextlib.contextmanager
-    def working_on(self, run: Run, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    def working_on(
+        self, run: Run, stop: Callable[[], bool] = lambda: False,
+        agree: Callable[..., list[bool]] = lambda *flags: list(flags), mine: bool = True,
+    ) -> Iterator[None]:  # fmt: skip
         """Hold `run`: nobody else trains it meanwhile, on any machine that shares this disk and its locks.
 
-        Whoever holds it now is waited for; the lock of a killed process is gone with it. Raises Stopped if `stop`
-        says True before, XNetsError if the store cannot be written.
+        Whoever holds it now is waited for; the lock of a killed process is gone with it. Of several processes that
+        train it together (agree: Group.any) one takes the lock, mine, and all wait. Raises Stopped if `stop` says True
+        before, XNetsError if the store cannot be written.
         """
         path = self.folder(run) / ".lock"
         try:
@@ -114,8 +125,11 @@ class Store:
         except OSError as error:
             raise XNetsError(f"Cannot write {path} ({error.strerror}): choose another store in params.yaml.") from None
         with file:
-            while not _locked(file.fileno()):
-                if stop():
+            while True:
+                held, stopping = agree(mine and _locked(file.fileno()), stop())
+                if held:
+                    break
+                if stopping:
                     raise Stopped(f"{run.label} was not begun: another process is at it.")
                 time.sleep(0.5)
             yield
@@ -143,18 +157,14 @@ class Store:
             raise XNetsError(f"Cannot write {path} ({error.strerror}): choose another store in params.yaml.") from None
         with file:
             deadline = time.monotonic() + patience
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        file.seek(0)
-                        raise XNetsError(
-                            f"Process {file.read().strip() or 'of another machine'} is already training into "
-                            f"{self.root}: wait for it or stop it, then start again."
-                        ) from None
-                    time.sleep(0.2)
+            while not _locked(file.fileno()):
+                if time.monotonic() > deadline:
+                    file.seek(0)
+                    raise XNetsError(
+                        f"Process {file.read().strip() or 'of another machine'} is already training into "
+                        f"{self.root}: wait for it or stop it, then start again."
+                    )
+                time.sleep(0.2)
             self._check_space()
             os.ftruncate(file.fileno(), 0)
             os.pwrite(file.fileno(), str(os.getpid()).encode(), 0)

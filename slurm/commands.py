@@ -10,7 +10,7 @@ from functools import cached_property
 
 from experiments.duration import duration
 from experiments.estimate import Estimate
-from experiments.local import places
+from experiments.local import devices_here
 from experiments.plan import Plan, make_plan
 from experiments.scales import read_scales
 from experiments.settings import SlurmSettings, check_choice, read_settings
@@ -20,9 +20,9 @@ from experiments.store import Store
 from slurm import queue
 from slurm.packs import make_packs
 from slurm.preset import Preset, read_preset
+from slurm.records import Placement, last_placements, read_submissions
 from slurm.states import KINDS, State, run_states
 from slurm.submission import Submitted, submit
-from slurm.sweeps import Placed, last_places, read_sweeps
 from xnets.errors import XNetsError
 from xnets.training import Run
 
@@ -64,13 +64,15 @@ class Scope:
         return Estimate(self.plan, self.device)
 
     @cached_property
-    def placed(self) -> dict[str, Placed]:
-        return last_places(read_sweeps(self.store))
+    def placed(self) -> dict[str, Placement]:
+        return last_placements(read_submissions(self.store))
 
     def states(self, runs: list[Run], keep_failures: bool = True) -> dict[Run, State]:
         """Raises queue.NoAnswer if SLURM has to be asked and does not answer."""
-        asked = any(run.fingerprint in self.placed and not self.store.is_done(run) for run in runs)
-        return run_states(runs, self.store, self.placed, queue.live_jobs() if asked else {}, keep_failures)
+        lacking = {run.fingerprint for run in runs if not self.store.is_done(run)}
+        jobs = queue.live_jobs() if lacking & self.placed.keys() else {}
+        placed = last_placements(read_submissions(self.store))  # after the queue: a run may be sent anew in between
+        return run_states(runs, self.store, placed, jobs, keep_failures)
 
     def seconds_left(self, run: Run) -> float:
         """Of one run, from its last epoch on."""
@@ -84,7 +86,7 @@ def plan(args: argparse.Namespace) -> None:
     on_slurm = bool(args.cluster) or settings.executor == "slurm"
     scope = Scope.asked(args)
     settings = scope.plan.settings
-    workers = [] if on_slurm else places(settings, 10**6)
+    workers = [] if on_slurm else devices_here(settings, 10**6)
     estimate = scope.estimate if on_slurm else Estimate(scope.plan, workers[0].split(":")[0])
     items = scope.plan.runs_of_items(missing_ok=True)
     runs = list(dict.fromkeys(run for wanted in items.values() for run in wanted))
@@ -136,10 +138,9 @@ def _send(scope: Scope, runs: list[Run]) -> Submitted:
 
 def _report(came: Submitted, scope: Scope) -> None:
     done = sum(map(scope.store.is_done, scope.runs))
-    print(
-        f"{came.jobs} jobs submitted for {len(came.sent)} runs; {len(came.attached)} are under way, {done} are done."
-        + (f"\nThe record and the logs are in {came.sweep.folder}; `xnets sweep status` watches." if came.sweep else "")
-    )
+    print(f"{came.jobs} jobs submitted for {len(came.sent)} runs; {len(came.attached)} are under way, {done} are done.")
+    if came.record:
+        print(f"The record and the logs are in {came.record.folder}; `xnets sweep status` watches.")
 
 
 def status(args: argparse.Namespace) -> int:
@@ -220,7 +221,7 @@ def cancel(args: argparse.Namespace) -> None:
             if run.fingerprint in scope.placed
         }
     else:
-        names = {array.name for sent in read_sweeps(scope.store) for array in sent.arrays}
+        names = {array.name for sent in read_submissions(scope.store) for array in sent.arrays}
         keys = {key for key in jobs if key[0] in names}
     ours = [jobs[key] for key in keys if key in jobs]
     if not ours:
@@ -255,6 +256,8 @@ def retry(args: argparse.Namespace) -> None:
 
 def collect(args: argparse.Namespace) -> int:
     """Check what is there, say what is not, and go on with the pipeline when all is."""
+    if args.scale and not args.check_only:
+        raise XNetsError("--scale goes with --check-only: `dvc repro` follows the scale of params.yaml.")
     scope = Scope.asked(args)
     missing, damaged = [], []
     for run in scope.runs:

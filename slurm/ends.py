@@ -17,13 +17,17 @@ class Inquiry:
     def __init__(self) -> None:
         self.known: dict[tuple[str, str], Ends] = {}
 
-    def why_ended(self, id: str, name: str) -> str:
-        """In words. id: as in queue.Job. name: the job's; what is said of another one of that number is not taken."""
+    def why_ended(self, id: str, name: str) -> str | None:
+        """In words, or None if SLURM does not know.
+
+        id: as in queue.Job. name: the job's; what is said of another one of that number is not taken.
+        """
         number, _, task = id.partition("_")
         if (number, name) not in self.known:
             self.known[number, name] = {**_from_controller(number, name), **_from_accounting(number, name)}
         ends = self.known[number, name]
-        return _in_words(id, *ends.get((number, int(task or 0)), ends.get((number, THE_REST), ("", ""))))
+        end = ends.get((number, int(task or 0)), ends.get((number, THE_REST)))
+        return _in_words(id, *end) if end else None
 
 
 def _in_words(id: str, state: str, code: str) -> str:
@@ -37,9 +41,7 @@ def _in_words(id: str, state: str, code: str) -> str:
         return f"the node of its job {id} failed"
     if state == "FAILED" and (code.endswith(":9") or code.startswith("137:")):  # SIGKILL, as such or through srun
         return f"its job {id} was killed (SIGKILL), most likely out of memory: raise memory_gb in the cluster's file"
-    if state:
-        return f"its job {id} ended as {state.lower()}{f' with exit status {code}' if code not in ('', '0:0') else ''}"
-    return f"its job {id} is gone and SLURM no longer knows why"
+    return f"its job {id} ended as {state.lower()}{f' with exit status {code}' if code not in ('', '0:0') else ''}"
 
 
 def _from_accounting(number: str, name: str) -> Ends:

@@ -9,9 +9,9 @@ from experiments.settings import Settings
 from experiments.store import Store
 from slurm.preset import read_preset
 from slurm.queue import Job, NoAnswer, live_jobs
+from slurm.records import Placement, last_placements, read_submissions
 from slurm.states import run_states
 from slurm.submission import submit
-from slurm.sweeps import Placed, last_places, read_sweeps
 from xnets.training import Run
 
 LOOKS = 3  # in a row without a run's job before it is held to have ended: queues and shared disks lag
@@ -47,12 +47,12 @@ class Watch:
         """Look every `seconds` until nothing is waited for; the reasons of the failed ones."""
         while self.waiting:
             jobs = self._ask()  # before the records: a run may be sent anew by hand meanwhile
-            self.look(last_places(read_sweeps(self.store)), jobs)
+            self.look(last_placements(read_submissions(self.store)), jobs)
             if self.waiting:
                 time.sleep(seconds)
         return self.failed
 
-    def look(self, places: dict[str, Placed], jobs: dict[tuple[str, int], Job] | None) -> None:
+    def look(self, placements: dict[str, Placement], jobs: dict[tuple[str, int], Job] | None) -> None:
         """Take in what the store and SLURM say now. jobs: None if SLURM does not answer."""
         for run in self.waiting:
             self._tell_epochs(run)
@@ -61,17 +61,17 @@ class Watch:
         if jobs is None:
             return
         for run in self.waiting:
-            placed = places.get(run.fingerprint)
+            placed = placements.get(run.fingerprint)
             self.absent[run] = 0 if placed and placed.key in jobs else self.absent[run] + 1
         gone = [run for run in self.waiting if self.absent[run] >= LOOKS]
-        for run, state in run_states(gone, self.store, places, {}, task=self.task).items():
+        for run, state in run_states(gone, self.store, placements, {}, task=self.task).items():
             if state.kind == "done":  # since the first look
                 self._settle(run, None)
             elif state.kind != "queued":  # its submission was interrupted a moment ago: SLURM may still show it
                 self._settle(run, state.why or "its job ended without leaving this")
         for run in [run for run in self.waiting if self.store.failure(run)]:
             self._settle(run, self.store.failure(run))
-        states = run_states(self.waiting, self.store, places, jobs, False, self.task).values()
+        states = run_states(self.waiting, self.store, placements, jobs, False, self.task).values()
         kinds = [state.kind for state in states]
         self.on_event("where", None, f"{kinds.count('running')} running, {kinds.count('queued')} queued")
 

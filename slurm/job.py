@@ -20,7 +20,7 @@ from slurm.staging import stage
 from xnets.training import Run
 
 PATIENCE = 0.8  # of signal_seconds, for all checkpoints together: what is left is for being requeued
-STARTS_IN_VAIN = 3  # starts of full length without a checkpoint, after which a job is not requeued again
+STARTS_IN_VAIN = 3  # starts of half its time or more without a checkpoint, after which a job is not requeued again
 
 
 class PackJob:
@@ -41,13 +41,12 @@ class PackJob:
         store, settings = Store(self.settings.store), self._settings_here()
         devices = self._join_tasks() if self.shape.processes > 1 else None
         todo = [run for run in self.runs if store.failure(run) is None]  # a restart does not repeat a failure
-        for task in ("train", "evaluate") if self.task == "train" else (self.task,):
-            failed = run_in_pool(task, todo, settings, _log, lambda: self.stopping, devices)
-            if self.stopping or (self.shape.processes > 1 and STOPPED in failed.values()):
-                _wait_for_the_end()  # of several tasks, the first one has the job requeued
-            if failed and self.shape.processes > 1:
-                sys.exit(1)  # the other tasks wait for this one: let SLURM end them all
-            todo = [run for run in todo if run not in failed]
+        tasks = ("train", "evaluate") if self.task == "train" else (self.task,)
+        failed = run_in_pool(tasks, todo, settings, _log, lambda: self.stopping, devices)
+        if self.stopping or (self.shape.processes > 1 and STOPPED in failed.values()):
+            _wait_for_the_end()  # of several processes, the first one has the job requeued
+        if failed and self.shape.processes > 1:
+            sys.exit(1)  # the other processes wait for this one: let SLURM end them all
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
         """submitit's hook on SIGUSR2, in the main process: have the checkpoints written; say how to go on."""
@@ -58,15 +57,15 @@ class PackJob:
         for worker in multiprocessing.active_children():
             worker.join(max(0.0, deadline - time.monotonic()))
         again = PackJob(self.task, self.runs, self.settings, self.preset, self.shape)
-        full_length = time.time() - self.started > 30 * self.preset.time_minutes
-        again.in_vain = self.in_vain + 1 if full_length and not self._has_progress() else 0
+        long_enough = time.time() - self.started > 0.5 * 60 * self.preset.time_minutes
+        again.in_vain = self.in_vain + 1 if long_enough and not self._has_progress() else 0
         if again.in_vain < STARTS_IN_VAIN:
             return submitit.helpers.DelayedSubmission(again)
         store = Store(self.settings.store)
         for run in self.runs:
             if not store.is_done(run) and store.failure(run) is None:
                 store.write_failure(
-                    run, f"in {STARTS_IN_VAIN} starts of {self.preset.time_minutes} minutes its job came to no "
+                    run, f"in {STARTS_IN_VAIN} starts of up to {self.preset.time_minutes} minutes its job came to no "
                     "checkpoint: raise time_minutes in the cluster's file",
                 )  # fmt: skip
         return None  # not requeued

@@ -132,7 +132,7 @@ def _mistakes(said: dict[str, Any], threads: int) -> list[str]:
                 found.append(f"sbatch: {key} is set by the sweep itself: leave it out.")
     found += _mistaken_shapes(said.get("distributed"))
     if not found:
-        found += _contradictions(get, threads)
+        found += _contradictions(said, get, threads)
     return found
 
 
@@ -156,11 +156,13 @@ def _mistaken_shapes(distributed: Any) -> list[str]:
     ]
 
 
-def _contradictions(get: dict[str, Any], threads: int) -> list[str]:
+def _contradictions(said: dict[str, Any], get: dict[str, Any], threads: int) -> list[str]:
     """What is wrong only together."""
     found = []
     if get["gres"] and get["gpus"] > 1:
         found.append("gres and gpus both ask for GPUs: leave one of them out.")
+    if get["gres"] and any(shape.get("tasks", 1) > 1 for shape in (said.get("distributed") or {}).values()):
+        found.append("gres is for the whole job: say gpus, for each task, where distributed has several tasks.")
     if 60 * get["time_minutes"] < get["signal_seconds"] + 60:
         found.append(
             f"time_minutes {get['time_minutes']} leaves no minute to train before the warning, which comes "

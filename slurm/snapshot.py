@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from experiments.provenance import commit
+from experiments.provenance import COMMIT_NOTE, commit
 from xnets.files import write_json
 
 TOP = Path(__file__).parent.parent
@@ -34,7 +34,7 @@ def freeze_code(folder: Path) -> Path:
             copy = half / path.relative_to(TOP)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, copy)
-        write_json(half / ".commit.json", note)
+        write_json(half / COMMIT_NOTE.name, note)
         os.chmod(half, 0o755)
         os.rename(half, frozen)
     return frozen

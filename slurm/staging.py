@@ -1,4 +1,4 @@
-"""Packed data copied to a fast folder of the node before training, once for all jobs there."""
+"""Packed data copied to a fast folder of the node before training; jobs that share the folder share the copy."""
 
 import errno
 import fcntl

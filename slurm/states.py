@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from experiments.store import Store
 from slurm.ends import Inquiry
 from slurm.queue import Job
-from slurm.sweeps import Placed
+from slurm.records import Placement
 from xnets.training import Run
 
 KINDS = ("done", "running", "queued", "failed", "missing")
@@ -24,7 +24,7 @@ class State:
 
 
 def run_states(
-    runs: Iterable[Run], store: Store, places: dict[str, Placed], jobs: dict[tuple[str, int], Job],
+    runs: Iterable[Run], store: Store, placements: dict[str, Placement], jobs: dict[tuple[str, int], Job],
     keep_failures: bool = True, task: str = "train",
 ) -> dict[Run, State]:  # fmt: skip
     """The state of each run, given SLURM's live jobs. task: what a run is to have had done.
@@ -36,7 +36,7 @@ def run_states(
         if store.has(task, run):
             states[run] = State("done")
             continue
-        reason, placed = store.failure(run), places.get(run.fingerprint)
+        reason, placed = store.failure(run), placements.get(run.fingerprint)
         job = jobs.get(placed.key) if placed else None
         if reason:
             states[run] = State("failed", why=reason)
@@ -58,16 +58,18 @@ def _alive(run: Run, store: Store, job: Job) -> State:
     return State("running" if at_it else "queued", job.id, job.place if at_it else "its job is at another run")
 
 
-def _gone(run: Run, store: Store, placed: Placed, inquiry: Inquiry | None, task: str) -> State:
+def _gone(run: Run, store: Store, placed: Placement, inquiry: Inquiry | None, task: str) -> State:
     """It was put into a job that SLURM does not hold any more."""
     id = placed.array.job_id(placed.index)
     if id is None:  # never heard of again: interrupted while it was submitted, or being submitted right now
-        recent = time.time() - placed.sweep.created < SUBMITTING
+        recent = time.time() - placed.record.created < SUBMITTING
         return State("queued", why="it is being submitted") if recent else State("missing")
     if inquiry is None:
         return State("failed", why="its job is gone")
     why = inquiry.why_ended(id, placed.array.name)
     if store.has(task, run):  # between the two looks
         return State("done")
+    if why is None:  # not kept: the run may have been sent anew since the records were read
+        return State("failed", why=f"its job {id} is gone and SLURM does not know why")
     store.write_failure(run, why)
     return State("failed", why=why)

@@ -1,5 +1,6 @@
 """Send runs to the cluster: what nobody has in hand yet, in arrays, with the code as it is now."""
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -15,8 +16,17 @@ from slurm.job import PackJob
 from slurm.packs import make_packs
 from slurm.preset import Preset, Shape
 from slurm.queue import NoAnswer, live_jobs, max_array_size
+from slurm.records import (
+    Array,
+    Submission,
+    last_placements,
+    new_submission,
+    numbered,
+    only_numbered,
+    read_submissions,
+    records,
+)
 from slurm.snapshot import freeze_code
-from slurm.sweeps import Array, Sweep, last_places, new_sweep, numbered, only_numbered, read_sweeps, records
 from xnets.errors import XNetsError
 from xnets.training import Run
 
@@ -25,12 +35,12 @@ TIMEOUTS = 10**6  # how often submitit may requeue a job: as often as it takes, 
 
 @dataclass(frozen=True)
 class Submitted:
-    """What came of a submission. attached: runs that a job has in hand already; sweep: None if nothing was sent."""
+    """What came of a submission. attached: runs that a job has in hand already; record: None if nothing was sent."""
 
     attached: list[Run]
     sent: list[Run]
     jobs: int
-    sweep: Sweep | None
+    record: Submission | None
 
 
 def submit(
@@ -43,34 +53,37 @@ def submit(
     store = Store(settings.store)
     with store.lock():
         longest = max_array_size()
-        places, jobs = last_places(read_sweeps(store)), live_jobs()
-        held = {fingerprint for fingerprint, placed in places.items() if placed.key in jobs}
+        placements, jobs = last_placements(read_submissions(store)), live_jobs()
+        held = {fingerprint for fingerprint, placed in placements.items() if placed.key in jobs}
         lacking = [run for run in runs if not store.has(task, run)]  # asked after the queue: a job may just have ended
         attached = [run for run in lacking if run.fingerprint in held and not store.failure(run)]
         under_way = set(attached)
         sent = [run for run in lacking if run not in under_way]
         if not sent:
             return Submitted(attached, sent, 0, None)
-        for run in sent:
+        reasons = {run: reason for run in sent if (reason := store.failure(run))}
+        for run in reasons:
             store.forget_failure(run)
         packs = make_packs(sent, preset, seconds)
         code = freeze_code((records(store) / "code").resolve())
         about = {"preset": preset.to_dict(), "code": str(code), **commit()}
-        sweep = new_sweep(store, task, packs, longest, about)
+        record = new_submission(store, task, packs, longest, about)
         by_fingerprint = {run.fingerprint: run for run in sent}
-        for array in sweep.arrays:
-            jobs = [
+        for array in record.arrays:
+            pack_jobs = [
                 PackJob(task, tuple(by_fingerprint[f] for f in pack), _elsewhere(settings), preset, array.shape)
                 for pack in array.packs
             ]
             share = max(1, preset.at_most * len(array.packs) // len(packs))
             try:
-                number = _sbatch(_executor(sweep, array, preset, code, share), jobs)
+                number = _sbatch(_executor(record, array, preset, code, share), pack_jobs)
             except XNetsError:
-                only_numbered(sweep)  # the rest is in nobody's hands
+                only_numbered(record)  # the rest is in nobody's hands
+                for run, reason in reasons.items():
+                    store.write_failure(run, reason)
                 raise
-            sweep = numbered(sweep, array.name, number)
-    return Submitted(attached, sent, len(packs), sweep)
+            record = numbered(record, array.name, number)
+    return Submitted(attached, sent, len(packs), record)
 
 
 def _elsewhere(settings: Settings) -> Settings:
@@ -78,10 +91,10 @@ def _elsewhere(settings: Settings) -> Settings:
     return replace(settings, store=settings.store.resolve(), data_folder=settings.data_folder.resolve())
 
 
-def _executor(sweep: Sweep, array: Array, preset: Preset, code: Path, at_a_time: int) -> submitit.SlurmExecutor:
+def _executor(record: Submission, array: Array, preset: Preset, code: Path, at_a_time: int) -> submitit.SlurmExecutor:
     if not shutil.which("srun"):
         raise NoAnswer("SLURM's srun is not on this machine: log in to where your cluster takes jobs.")
-    executor = submitit.SlurmExecutor(sweep.jobs_folder.resolve(), max_num_timeout=TIMEOUTS, python=preset.python)
+    executor = submitit.SlurmExecutor(record.jobs_folder.resolve(), max_num_timeout=TIMEOUTS, python=preset.python)
     executor.update_parameters(**parameters(array.name, array.shape, preset, code, at_a_time))
     return executor
 
@@ -96,7 +109,7 @@ def parameters(name: str, shape: Shape, preset: Preset, code: Path, at_a_time: i
         "gpus_per_node": preset.gpus * shape.tasks if preset.gpus and not preset.gres else None,
         "signal_delay_s": preset.signal_seconds, "array_parallelism": at_a_time,
         # the frozen code comes before whatever is installed, and no folder of the user's comes before it
-        "setup": [f"export PYTHONPATH={code}", "export PYTHONSAFEPATH=1", *preset.setup],
+        "setup": [f"export PYTHONPATH={shlex.quote(str(code))}", "export PYTHONSAFEPATH=1", *preset.setup],
         "srun_args": ["--kill-on-bad-exit=1"] if shape.processes > 1 else None,
         "additional_parameters": {"chdir": str(code), "requeue": True, **preset.sbatch},
     }  # fmt: skip

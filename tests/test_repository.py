@@ -87,10 +87,12 @@ def test_make_targets_in_the_readme_exist(repository):
     assert named <= targets
 
 
-def test_pictures_and_links_in_the_readme_exist(repository):
-    text = (repository / "README.md").read_text()
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-        assert (repository / target).exists(), target
+@pytest.mark.parametrize("page", ["README.md", "docs/cluster.md"])
+def test_pictures_and_links_exist(repository, page):
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", (repository / page).read_text())
+    assert targets
+    for target in targets:
+        assert (repository / page).parent.joinpath(target).exists(), target
 
 
 def test_ci_runs_the_readmes_test_command(repository):

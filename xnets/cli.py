@@ -1,7 +1,6 @@
 """The `xnets` command. Commands from above the library join through the entry points "xnets.commands"."""
 
 import argparse
-import errno
 import json
 import os
 import sys
@@ -11,6 +10,7 @@ from importlib.metadata import entry_points
 
 from xnets import __version__
 from xnets.errors import XNetsError
+from xnets.files import DISK_ERRORS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,7 +48,7 @@ def run_command(command: Callable[[], int | None], program: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a disk that is full, read-only or gone
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
+        if error.errno not in DISK_ERRORS:
             raise
         where = f"{error.filename}: " if error.filename else ""
         print(f"{program}: {where}{error.strerror}; free space or make it writable, then start again.", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all. Needs no torch."""
 
+import errno
 import json
 import os
 import tempfile
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from xnets.errors import CannotWrite, XNetsError
+
+# A disk that is full, read-only, forbidden or gone: what a user can mend.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:

@@ -139,7 +139,7 @@ def test_sigterm_to_a_worker_is_a_checkpoint_and_no_failure(tiny, tiny_plan):
             struck.append(store.attempts(first)[0]["pid"])
             os.kill(struck[0], signal.SIGTERM)
 
-    failed = run_in_pool("train", plan.runs(), tiny, on_event, devices=["cpu"])
+    failed = run_in_pool(("train",), plan.runs(), tiny, on_event, devices=["cpu"])
     assert failed == {first: STOPPED}
     assert store.failure(first) is None
     assert (store.folder(first) / "checkpoint.pt").exists()
@@ -155,9 +155,9 @@ def test_no_run_is_begun_once_it_is_stopping(tiny, tiny_plan):
         if kind == "start":
             begun.append(run)
 
-    assert run_in_pool("train", tiny_plan.runs(), tiny, on_event, lambda: True) == {}
+    assert run_in_pool(("train",), tiny_plan.runs(), tiny, on_event, lambda: True) == {}
     assert begun == []
-    assert run_in_pool("train", tiny_plan.runs(), tiny, on_event, lambda: bool(begun), ["cpu"]) == {}
+    assert run_in_pool(("train",), tiny_plan.runs(), tiny, on_event, lambda: bool(begun), ["cpu"]) == {}
     assert begun == tiny_plan.runs()[:1]
     assert Store(tiny.store).is_done(begun[0])
 
@@ -172,7 +172,7 @@ def test_a_worker_that_dies_before_its_task_is_a_reason(tiny, tiny_plan, monkeyp
         return worker
 
     monkeypatch.setattr(local, "_start", start_dead)
-    failed = run_in_pool("train", tiny_plan.runs()[:2], tiny, lambda *event: None, devices=["cpu"])
+    failed = run_in_pool(("train",), tiny_plan.runs()[:2], tiny, lambda *event: None, devices=["cpu"])
     assert ["killed (SIGKILL)" in reason for reason in failed.values()] == [True, True]
 
 

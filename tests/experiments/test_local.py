@@ -9,7 +9,7 @@ import pytest
 
 from experiments import stages
 from experiments.estimate import Estimate
-from experiments.local import places, run_locally
+from experiments.local import devices_here, run_locally
 from experiments.plan import Plan
 from experiments.store import Store
 from tests.experiments.conftest import with_protocol
@@ -99,19 +99,21 @@ def test_no_gpu_where_one_is_asked_for(tiny, monkeypatch):
     monkeypatch.setattr("experiments.local._gpus", lambda: 0)
     asks = replace(tiny, local=replace(tiny.local, device="cuda"))
     with pytest.raises(XNetsError, match="finds no GPU"):
-        places(asks, 4)
+        devices_here(asks, 4)
 
 
 def test_gpus_take_turns_and_cores_are_counted(tiny, monkeypatch):
     monkeypatch.setattr("experiments.local._gpus", lambda: 2)
     auto = replace(tiny, local=replace(tiny.local, device="auto", workers=0))
-    assert places(auto, 100) == ["cuda:0", "cuda:1"]
-    assert places(replace(auto, local=replace(auto.local, workers=5)), 100) == ["cuda:0", "cuda:1"] * 2 + ["cuda:0"]
-    assert places(auto, 1) == ["cuda:0"]
+    assert devices_here(auto, 100) == ["cuda:0", "cuda:1"]
+    assert devices_here(replace(auto, local=replace(auto.local, workers=5)), 100) == ["cuda:0", "cuda:1"] * 2 + [
+        "cuda:0"
+    ]
+    assert devices_here(auto, 1) == ["cuda:0"]
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
     cpu = replace(auto, local=replace(auto.local, device="cpu"))
-    assert places(cpu, 100) == ["cpu"] * 8
-    assert places(replace(cpu, local=replace(cpu.local, threads=3)), 100) == ["cpu"] * 2
+    assert devices_here(cpu, 100) == ["cpu"] * 8
+    assert devices_here(replace(cpu, local=replace(cpu.local, threads=3)), 100) == ["cpu"] * 2
 
 
 def test_other_data_than_planned_are_refused(tiny, tiny_plan):

@@ -1,5 +1,6 @@
 """The run store: a run is done when a valid result with its fingerprint is there, and damage is never passed over."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -85,6 +86,15 @@ def test_only_one_process_trains_and_a_killed_one_lets_go(store, repository):
         holder.kill()
         holder.wait()
     with store.lock(patience=0.3):
+        pass
+
+
+def test_a_disk_without_locks_is_used_all_the_same(store, monkeypatch):
+    def flock(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with store.lock():
         pass
 
 

@@ -4,7 +4,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,15 @@ def temporary_cluster() -> Cluster:
     if missing:
         pytest.skip(f"no {', '.join(missing)} here: apt-get install slurm-wlm munge")
     return Cluster(Path(tempfile.mkdtemp(prefix="xs", dir="/tmp")))
+
+
+def wait_for(true: Callable[[], object], seconds: float = 20.0) -> object:
+    """What it gives, once that is true."""
+    end = time.monotonic() + seconds
+    while not (value := true()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+    return value
 
 
 def which(tool: str) -> str | None:

@@ -8,7 +8,7 @@ import pytest
 
 from slurm.preset import Preset, Shape
 from slurm.queue import Job
-from slurm.sweeps import Array, Sweep, records
+from slurm.records import Array, Submission, records
 
 NAME = "xnets-20260101-000000-abcd-0"
 QUEUE = f"7|0|{NAME}|RUNNING|None|n1\n7|1|{NAME}|PENDING|Resources|\n9|N/A|xnets-of-another-store-0|RUNNING|None|n1\n"
@@ -44,7 +44,9 @@ def job(number="7", index=0, state="RUNNING", why="None", place="n1"):
 def record(store, packs, number="7", created=1.0, name=NAME):
     """The written record of a submission; packs: the runs of each job."""
     arrays = (Array(name, Shape(), tuple(tuple(run.fingerprint for run in pack) for pack in packs), number),)
-    sweep = Sweep(records(store) / f"{name}-{created}", "train", created, arrays, {"preset": {}, "code": "", "x": 1})
+    sweep = Submission(
+        records(store) / f"{name}-{created}", "train", created, arrays, {"preset": {}, "code": "", "x": 1}
+    )
     sweep.write()
     return sweep
 

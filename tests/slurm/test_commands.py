@@ -170,6 +170,6 @@ def test_data_that_are_not_prepared(xnets_sweep, store, tiny):
 
 @pytest.mark.parametrize("text", ['{"task": "tr', "[]"])
 def test_a_damaged_record_is_named(xnets_sweep, store, runs, text):
-    path = record(store, [runs]).folder / "sweep.json"
+    path = record(store, [runs]).folder / "submission.json"
     path.write_text(text)
-    assert "sweep.json is damaged: delete it to forget this submission." in xnets_sweep("status", status=2)
+    assert "submission.json is damaged: delete it to forget this submission." in xnets_sweep("status", status=2)

@@ -12,8 +12,8 @@ from slurm.executor import Watch
 from slurm.preset import Shape, read_preset
 from slurm.submission import submit
 from tests.experiments.conftest import tiny, tiny_plan  # noqa: F401 - fixtures
-from tests.slurm.sweeps import PRESET, write_preset
-from tests.slurm.test_local_cluster import wait_for
+from tests.slurm.clones import PRESET, write_preset
+from tests.slurm.conftest import wait_for
 from xnets.data.batches import Batches
 from xnets.training import loop
 
@@ -55,13 +55,13 @@ def test_two_tasks_train_as_one_process_does(cluster, tiny, tiny_plan, tmp_path,
     )  # fmt: skip
     settings = replace(tiny, slurm=SlurmSettings(str(file)))
     came = submit("train", [run], settings, read_preset(str(file)), lambda run: 10.0)
-    assert came.sweep.arrays[0].shape == shape
+    assert came.record.arrays[0].shape == shape
     there = Store(settings.store)
     if stops:  # in the middle: the first task has the job requeued, and the other waits for that
         wait_for(lambda: there.history(run))
-        cluster.run("scancel", "--signal=USR2", came.sweep.arrays[0].job_id(0))
+        cluster.run("scancel", "--signal=USR2", came.record.arrays[0].job_id(0))
     failed = Watch("evaluate", [run], settings, lambda *event: None).wait(PRESET["poll_seconds"])
-    assert not failed, "\n".join(path.read_text() for path in came.sweep.jobs_folder.glob("*_log.*"))
+    assert not failed, "\n".join(path.read_text() for path in came.record.jobs_folder.glob("*_log.*"))
 
     ends = [note["how"] for note in there.attempts(run) if "ended" in note]
     assert ends == ["stopped"] * stops + ["done"]

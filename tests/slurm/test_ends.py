@@ -22,7 +22,7 @@ ENDS = [
     ("NODE_FAIL", "0:0", "the node of its job 12_0 failed"),
     ("FAILED", "3:0", "ended as failed with exit status 3:0"),
     ("COMPLETED", "0:0", "its job 12_0 ended as completed"),
-    ("RUNNING", "0:0", "is gone and SLURM no longer knows why"),  # accounting that lags
+    ("RUNNING", "0:0", None),  # accounting that lags
 ]
 
 
@@ -30,8 +30,7 @@ ENDS = [
 def test_why_a_job_ended_from_accounting(commands, state, code, said):
     commands.add("sacct", f"12_0|{state}|{code}|{NAME}\n")
     why = Inquiry().why_ended("12_0", NAME)
-    assert said in why
-    assert "12_0" in why
+    assert (why is said) if said is None else (said in why and "12_0" in why)
     assert commands.calls("sacct")[0].endswith("-j 12")
 
 
@@ -43,21 +42,21 @@ def test_why_a_job_ended_from_the_controller(commands, accounting, state, code, 
     elif accounting == "empty":
         commands.add("sacct", "")
     commands.add("scontrol", SCONTROL % (state, "JobLaunchFailure", code))
-    assert said in Inquiry().why_ended("12_0", NAME)
+    why = Inquiry().why_ended("12_0", NAME)
+    assert (why is said) if said is None else (said in why)
 
 
 def test_nobody_knows_why(commands):
-    unknown = "its job 12_0 is gone and SLURM no longer knows why"
-    assert Inquiry().why_ended("12_0", NAME) == unknown
+    assert Inquiry().why_ended("12_0", NAME) is None
     commands.add("sacct", complains=NO_ACCOUNTING, status=1)
     commands.add("scontrol", complains="slurm_load_jobs error: Invalid job id specified", status=1)
-    assert Inquiry().why_ended("12_0", NAME) == unknown
+    assert Inquiry().why_ended("12_0", NAME) is None
 
 
 def test_another_job_with_that_number_is_not_taken_for_it(commands):
     commands.add("sacct", "12_0|TIMEOUT|0:0|xnets-other\n")
     commands.add("scontrol", SCONTROL.replace(NAME, "xnets-other") % ("NODE_FAIL", "None", "0:0"))
-    assert Inquiry().why_ended("12_0", NAME) == "its job 12_0 is gone and SLURM no longer knows why"
+    assert Inquiry().why_ended("12_0", NAME) is None
 
 
 def test_one_question_for_all_jobs_of_an_array(commands):

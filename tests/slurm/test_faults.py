@@ -8,9 +8,8 @@ import pytest
 
 from slurm import ends
 from tests.clone import clone_of, copy_of_repository
-from tests.slurm.conftest import temporary_cluster, which
-from tests.slurm.sweeps import PARAMS, SCALE, Sweep, ended, write_preset
-from tests.slurm.test_local_cluster import wait_for
+from tests.slurm.clones import PARAMS, SCALE, ClusterClone, ended, write_preset
+from tests.slurm.conftest import temporary_cluster, wait_for, which
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +35,7 @@ def wanted(copied, tmp_path_factory):
 @pytest.fixture
 def sweep(copied, cluster, tmp_path):
     """A clone of it for the cluster; what it leaves there is cancelled."""
-    sweep = Sweep(clone_of(copied, tmp_path / "clone"), cluster)
+    sweep = ClusterClone(clone_of(copied, tmp_path / "clone"), cluster)
     write_preset(sweep.clone.folder)
     yield sweep
     sweep.clone.run("xnets", "sweep", "cancel", "--yes")
@@ -175,14 +174,14 @@ def test_with_accounting(copied, tmp_path, monkeypatch):
     try:
         cluster.script("up", "--accounting")
         monkeypatch.setenv("SLURM_CONF", str(cluster.folder / "slurm.conf"))
-        sweep = Sweep(clone_of(copied, tmp_path / "clone"), cluster)
+        sweep = ClusterClone(clone_of(copied, tmp_path / "clone"), cluster)
         write_preset(sweep.clone.folder)
         sweep.xnets("submit")
         wait_for(lambda: "RUNNING" in cluster.run("sacct", "-X", "-n", "-o", "State"))
         sweep.xnets("cancel", "--yes")
         wait_for(lambda: cluster.run("sacct", "-X", "-n", "-o", "State").count("CANCELLED") == 3)
         monkeypatch.setattr(ends, "_from_controller", lambda *_: {})
-        name = next(sweep.store.glob("slurm/*/sweep.json")).parent.name
+        name = next(sweep.store.glob("slurm/*/submission.json")).parent.name
         assert "was cancelled" in ends.Inquiry().why_ended("1_0", f"xnets-{name}-0")
         assert sweep.xnets("status", status=1).count("was cancelled") == 3
     finally:

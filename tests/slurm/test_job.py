@@ -189,7 +189,7 @@ def test_it_gives_up_after_starts_in_vain(tiny, tiny_plan, monkeypatch):
         assert (again is None) == (start == STARTS_IN_VAIN)
         job = again.function if again else None
     assert store.failure(slow) == (
-        "in 3 starts of 10 minutes its job came to no checkpoint: raise time_minutes in the cluster's file"
+        "in 3 starts of up to 10 minutes its job came to no checkpoint: raise time_minutes in the cluster's file"
     )
     assert store.failure(failed) == "it diverged"
     assert store.failure(done) is None

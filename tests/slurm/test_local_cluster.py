@@ -1,13 +1,14 @@
 """slurm/local_cluster.sh gives a real SLURM, and takes all of it away again."""
 
 import re
+import shutil
 import subprocess
-import time
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from .conftest import SCRIPT, temporary_cluster, which
+from tests.slurm.conftest import SCRIPT, temporary_cluster, wait_for, which
 
 pytestmark = pytest.mark.skipif(
     not (which("sbatch") and which("slurmctld") and which("munged")),
@@ -17,14 +18,6 @@ WITHOUT_ACCOUNTING = pytest.mark.skipif(
     not (which("slurmdbd") and which("mariadbd")),
     reason="no accounting here: apt-get install slurmdbd mariadb-server",
 )
-
-
-def wait_for(true, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not (value := true()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)
-    return value
 
 
 def command_lines(part):
@@ -143,10 +136,9 @@ def test_down_leaves_nothing_and_touches_nothing_else(cluster):
         (["down", "--folder", "{full}"], "left alone"),
     ],
 )
-def test_wrong_arguments_get_a_sentence(tmp_path, arguments, words):
-    full = tmp_path if len(str(tmp_path)) < 60 else Path("/etc")
-    if full == tmp_path:
-        (full / "letter").write_text("mine")
+def test_wrong_arguments_get_a_sentence(arguments, words):
+    full = Path(tempfile.mkdtemp(prefix="xs", dir="/tmp"))  # tmp_path may be too long for a folder of sockets
+    (full / "letter").write_text("mine")
     done = subprocess.run(
         ["bash", str(SCRIPT), *(argument.format(full=full) for argument in arguments)], capture_output=True, text=True
     )
@@ -154,7 +146,8 @@ def test_wrong_arguments_get_a_sentence(tmp_path, arguments, words):
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not done.stdout
-    assert full.exists()
+    assert (full / "letter").read_text() == "mine"
+    shutil.rmtree(full)
 
 
 def test_without_accounting_there_is_no_sacct(cluster):

@@ -9,8 +9,8 @@ from experiments.store import Store
 from slurm.ends import Inquiry
 from slurm.packs import Pack
 from slurm.preset import Shape
+from slurm.records import last_placements, new_submission, numbered, only_numbered, read_submissions
 from slurm.states import SUBMITTING, State, run_states
-from slurm.sweeps import last_places, new_sweep, numbered, only_numbered, read_sweeps
 from tests.slurm.fakes import NAME, job, record
 
 
@@ -43,7 +43,7 @@ def note_attempts(store, run, *lines):
 
 
 def look(store, runs, jobs, **options):
-    return run_states(runs, store, last_places(read_sweeps(store)), jobs, **options)
+    return run_states(runs, store, last_placements(read_submissions(store)), jobs, **options)
 
 
 def test_nothing_was_submitted(store, runs, asked):
@@ -125,7 +125,7 @@ def test_submitted_but_never_numbered(store, runs, asked):
     record(store, [runs], number=None, created=time.time() - SUBMITTING + 30)
     assert look(store, runs, {})[runs[0]] == State("queued", why="it is being submitted")
     record(store, [runs], number=None, created=time.time() - SUBMITTING - 1)
-    record_of_the_first = sorted(store.root.glob("slurm/*/sweep.json"))[-1]
+    record_of_the_first = sorted(store.root.glob("slurm/*/submission.json"))[-1]
     record_of_the_first.unlink()
     assert look(store, runs, {})[runs[0]] == State("missing")
     assert look(store, runs, {(NAME, 0): job()})[runs[0]].job == "7_0", "SLURM took it all the same"
@@ -142,7 +142,7 @@ def test_the_same_number_under_another_name_is_not_ours(store, runs, asked):
 def test_the_last_submission_counts(store, runs, asked):
     record(store, [runs], number="99", created=5.0, name="xnets-20261025-025900-ffff-0")
     record(store, [runs[:1]], number="7", created=6.0, name="xnets-20261025-020100-0000-0")  # the clock went back
-    places = last_places(read_sweeps(store))
+    places = last_placements(read_submissions(store))
     assert [places[run.fingerprint].array.number for run in runs] == ["7", "99", "99"]
 
 
@@ -159,12 +159,20 @@ def test_evaluations_have_a_state_of_their_own(store, runs, asked):
 def test_a_record_is_cut_into_arrays_of_one_shape(store, runs):
     one, wide = Shape(), Shape(1, 4)
     packs = [Pack((runs[0],), one), Pack((runs[1],), wide), Pack((runs[2],), one)]
-    sweep = new_sweep(store, "train", packs, 1, {"code": "here"})
+    sweep = new_submission(store, "train", packs, 1, {"code": "here"})
     assert [(array.shape, len(array.packs)) for array in sweep.arrays] == [(one, 1), (one, 1), (wide, 1)]
     assert len({array.name for array in sweep.arrays}) == 3
     assert "submitit==" in (sweep.folder / "environment.txt").read_text()
     sweep = numbered(sweep, sweep.arrays[1].name, "12")
-    assert read_sweeps(store) == [sweep]
+    assert read_submissions(store) == [sweep]
     assert [array.job_id(0) for array in sweep.arrays] == [None, "12", None]
     only_numbered(sweep)
-    assert set(last_places(read_sweeps(store))) == {runs[2].fingerprint}
+    assert set(last_placements(read_submissions(store))) == {runs[2].fingerprint}
+
+
+def test_what_slurm_does_not_know_is_told_but_not_kept(store, runs, monkeypatch):
+    """The run may have been sent anew since the records were read."""
+    record(store, [runs])
+    monkeypatch.setattr(Inquiry, "why_ended", lambda inquiry, id, name: None)
+    assert look(store, runs, {})[runs[0]] == State("failed", why="its job 7 is gone and SLURM does not know why")
+    assert store.failure(runs[0]) is None

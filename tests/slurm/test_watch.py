@@ -9,8 +9,8 @@ from slurm import executor
 from slurm.ends import Inquiry
 from slurm.executor import LOOKS, Watch
 from slurm.queue import NoAnswer
+from slurm.records import last_placements, read_submissions
 from slurm.states import SUBMITTING
-from slurm.sweeps import last_places, read_sweeps
 from tests.slurm.fakes import NAME, job, record
 
 LIVE = {(NAME, 0): job()}
@@ -27,7 +27,7 @@ class Waiting:
     def look(self, jobs):
         """The events of one look, the counts of what is under way left out."""
         before = len(self.events)
-        self.watch.look(last_places(read_sweeps(self.store)), jobs)
+        self.watch.look(last_placements(read_submissions(self.store)), jobs)
         return [event for event in self.events[before:] if event[0] not in ("where", "note")]
 
 

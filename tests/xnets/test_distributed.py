@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import shutil
 import socket
+import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -18,10 +20,11 @@ from experiments.execute import execute
 from experiments.store import Store
 from xnets.data import pack, prepare
 from xnets.data.batches import Batches
+from xnets.group import ALONE, Group, joined
 from xnets.models import ModelSpec
 from xnets.training import Protocol, Run
 from xnets.training import loop as loop_module
-from xnets.training.distributed import ALONE, GlobalBatchNorm, Group, joined
+from xnets.training.distributed import GlobalBatchNorm, wrap
 from xnets.training.loop import CHECKPOINT, MODEL, Diverged, Stopped, evaluate_run, train
 
 CPU = torch.device("cpu")
@@ -150,7 +153,7 @@ def normalised_share(group, layer, x, dy, counts):
     layer = copy.deepcopy(layer)  # what reaches the processes shares its memory
     start = sum(counts[: group.rank])
     part = slice(start, start + counts[group.rank])
-    model = group.wrap(nn.Sequential(layer), CPU)
+    model = wrap(nn.Sequential(layer), CPU, group)
     x = x[part].clone().requires_grad_()
     y = model(x)
     (y * dy[part]).sum().backward()
@@ -355,7 +358,18 @@ def executed(group, run, store, data_folder):
 def test_rank_0_writes_the_store(few, tmp_path):
     shutil.copytree(few.folder, tmp_path / "data" / "digits")
     run, store = make_run(few), Store(tmp_path / "store")
-    told, nothing = together(2, executed, run, store, tmp_path / "data")
+    holding = threading.Event()
+
+    def hold_it_for_a_while():
+        with store.working_on(run):
+            holding.set()
+            time.sleep(6)
+
+    other = threading.Thread(target=hold_it_for_a_while)
+    other.start()
+    holding.wait()
+    told, nothing = together(2, executed, run, store, tmp_path / "data")  # both wait for the other process
+    other.join()
     result = store.result(run)
     assert result["epochs"] == told
     assert nothing == []

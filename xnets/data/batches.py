@@ -15,8 +15,8 @@ from torch import Tensor
 
 from xnets.data.packed import PackedData, Split
 from xnets.errors import XNetsError
+from xnets.group import ALONE, Group
 from xnets.seeds import derive_seed, uniform
-from xnets.training.distributed import ALONE, Group
 from xnets.training.protocol import AUGMENTATIONS
 
 RESIDENT_SHARE = 0.4  # of the device's free memory that a data set may take to be kept there

@@ -16,11 +16,12 @@ from xnets.data.batches import Batches
 from xnets.data.packed import PackedData
 from xnets.errors import Stopped, XNetsError
 from xnets.graphs import combined_hash
+from xnets.group import ALONE, Group
 from xnets.layers import ExpanderLayer
 from xnets.models import build_spec
 from xnets.seeds import derive_seed
 from xnets.training.checkpoint import load_state, save_state
-from xnets.training.distributed import ALONE, Group
+from xnets.training.distributed import wrap
 from xnets.training.protocol import Protocol
 from xnets.training.run import Run
 
@@ -78,7 +79,7 @@ def train(
         raise XNetsError("Precision fp16 needs a GPU: on a CPU use bf16 or fp32.")
     batches = Batches(data, protocol.batch_size, protocol.augmentation, device, group)
     model = build_run(run, device)
-    parallel = group.wrap(model, device)
+    parallel = wrap(model, device, group)
     optimizer = torch.optim.SGD(
         model.parameters(), protocol.max_lr, protocol.momentum, weight_decay=protocol.weight_decay,
         nesterov=protocol.nesterov, fused=True,

@@ -37,7 +37,7 @@ def write_preset(folder: Path, **changes: object) -> Path:
 
 
 @dataclass
-class Sweep:
+class ClusterClone:
     """A clone and the cluster it submits to."""
 
     clone: Clone
@@ -81,7 +81,7 @@ class Sweep:
         return [sum(note.get("how") == "done" for note in notes) for notes in self.attempts().values()]
 
     def submissions(self) -> int:
-        return len(list(self.store.glob("slurm/*/sweep.json")))
+        return len(list(self.store.glob("slurm/*/submission.json")))
 
 
 def ended(process: subprocess.Popen, status: int = 0) -> str:

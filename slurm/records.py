@@ -1,7 +1,7 @@
-"""The record of what was submitted: store/slurm/<name>/sweep.json says which job holds which runs.
+"""The record of what was submitted: store/slurm/<name>/submission.json says which job holds which runs.
 
 A record is written before its jobs are, and jobs are found again by name: job numbers may come twice (a cluster that is
-set up anew counts from 1), and a submission may be interrupted before it learns them.
+set up anew counts from 1), and a record may be interrupted before it learns them.
 """
 
 import secrets
@@ -35,7 +35,7 @@ class Array:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Submission:
     """One submission. about: the preset, the code's folder and its commit."""
 
     folder: Path
@@ -52,10 +52,10 @@ class Sweep:
     def write(self) -> None:
         """Atomically."""
         content = {"task": self.task, "created": self.created, "arrays": [asdict(a) for a in self.arrays]}
-        write_json(self.folder / "sweep.json", {**content, **self.about})
+        write_json(self.folder / "submission.json", {**content, **self.about})
 
 
-def new_sweep(store: Store, task: str, packs: list[Pack], longest: int, about: dict[str, Any]) -> Sweep:
+def new_submission(store: Store, task: str, packs: list[Pack], longest: int, about: dict[str, Any]) -> Submission:
     """The record of a submission that is about to be made, cut into arrays of at most `longest` jobs of one shape."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     arrays: list[Array] = []
@@ -63,44 +63,44 @@ def new_sweep(store: Store, task: str, packs: list[Pack], longest: int, about: d
         ours = [tuple(run.fingerprint for run in pack.runs) for pack in packs if pack.shape == shape]
         for start in range(0, len(ours), longest):
             arrays.append(Array(f"{PREFIX}{name}-{len(arrays)}", shape, tuple(ours[start : start + longest])))
-    sweep = Sweep(records(store) / name, task, time.time(), tuple(arrays), about)
-    sweep.write()
+    record = Submission(records(store) / name, task, time.time(), tuple(arrays), about)
+    record.write()
     packages = sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions())
-    write_atomically(sweep.folder / "environment.txt", lambda file: file.write("\n".join([*packages, ""]).encode()))
-    return sweep
+    write_atomically(record.folder / "environment.txt", lambda file: file.write("\n".join([*packages, ""]).encode()))
+    return record
 
 
-def numbered(sweep: Sweep, name: str, number: str) -> Sweep:
+def numbered(record: Submission, name: str, number: str) -> Submission:
     """The same record, with an array's number known; written."""
-    arrays = tuple(replace(a, number=number) if a.name == name else a for a in sweep.arrays)
-    sweep = replace(sweep, arrays=arrays)
-    sweep.write()
-    return sweep
+    arrays = tuple(replace(a, number=number) if a.name == name else a for a in record.arrays)
+    record = replace(record, arrays=arrays)
+    record.write()
+    return record
 
 
-def only_numbered(sweep: Sweep) -> None:
+def only_numbered(record: Submission) -> None:
     """Write the record without the arrays that SLURM has not taken."""
-    replace(sweep, arrays=tuple(array for array in sweep.arrays if array.number is not None)).write()
+    replace(record, arrays=tuple(array for array in record.arrays if array.number is not None)).write()
 
 
-def read_sweeps(store: Store) -> list[Sweep]:
+def read_submissions(store: Store) -> list[Submission]:
     """All that were ever submitted from this store, the latest first."""
     found = []
-    for path in records(store).glob("*/sweep.json"):
+    for path in records(store).glob("*/submission.json"):
         said = read_json(path, "to forget this submission")
         arrays = tuple(
             Array(a["name"], Shape(**a["shape"]), tuple(map(tuple, a["packs"])), a["number"]) for a in said["arrays"]
         )
         about = {key: value for key, value in said.items() if key not in ("task", "created", "arrays")}
-        found.append(Sweep(path.parent, said["task"], said["created"], arrays, about))
-    return sorted(found, key=lambda sweep: sweep.created, reverse=True)  # names are local time, which may go back
+        found.append(Submission(path.parent, said["task"], said["created"], arrays, about))
+    return sorted(found, key=lambda record: record.created, reverse=True)  # names are local time, which may go back
 
 
 @dataclass(frozen=True)
-class Placed:
+class Placement:
     """Where a run was put last: a job of an array, which may hold other runs too."""
 
-    sweep: Sweep
+    record: Submission
     array: Array
     index: int
 
@@ -112,18 +112,18 @@ class Placed:
     def logs(self) -> list[Path]:
         """Of the job, standard output and error of each of its tasks."""
         id = self.array.job_id(self.index)
-        return sorted(self.sweep.jobs_folder.glob(f"{id}_*_log.*")) if id else []
+        return sorted(self.record.jobs_folder.glob(f"{id}_*_log.*")) if id else []
 
 
-def last_places(sweeps: list[Sweep]) -> dict[str, Placed]:
-    """fingerprint -> where it was put last. sweeps: the latest first."""
-    places: dict[str, Placed] = {}
-    for sweep in sweeps:
-        for array in sweep.arrays:
+def last_placements(submissions: list[Submission]) -> dict[str, Placement]:
+    """fingerprint -> where it was put last. submissions: the latest first."""
+    placements: dict[str, Placement] = {}
+    for record in submissions:
+        for array in record.arrays:
             for index, pack in enumerate(array.packs):
                 for fingerprint in pack:
-                    places.setdefault(fingerprint, Placed(sweep, array, index))
-    return places
+                    placements.setdefault(fingerprint, Placement(record, array, index))
+    return placements
 
 
 def records(store: Store) -> Path:

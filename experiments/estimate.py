@@ -46,7 +46,8 @@ class Estimate:
             except XNetsError:
                 continue  # the train stage will speak of it
             if result and ("cuda" if result["provenance"]["cuda"] else "cpu") == self.device:
-                times.setdefault(_cell(run), []).append(result["provenance"]["seconds"])
+                about = result["provenance"]
+                times.setdefault(_cell(run), []).append(about["seconds"] * about.get("processes", 1))
         return {cell: mean(seconds) for cell, seconds in times.items()}
 
     @cached_property

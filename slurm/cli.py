@@ -23,9 +23,7 @@ def add_sweep(commands: argparse._SubParsersAction) -> None:
 
     status = _add(actions, "status", "what is done, running, queued, failed and missing, and the time left")
     status.add_argument("--runs", action="store_true", help="list every run")
-    status.add_argument(
-        "--watch", type=_seconds, metavar="SECONDS", help="look again every so often, until all is done"
-    )
+    status.add_argument("--watch", type=seconds, metavar="SECONDS", help="look again every so often, until all is done")
 
     logs = _add(actions, "logs", "why a run failed, its attempts, and the end of its job's log")
     logs.add_argument("which", nargs="+", metavar="RUN", help=_WHICH)
@@ -42,7 +40,7 @@ def add_sweep(commands: argparse._SubParsersAction) -> None:
     collect.add_argument("--check-only", action="store_true", help="leave out `dvc repro`")
 
 
-def _seconds(said: str) -> float:
+def seconds(said: str) -> float:
     seconds = float(said)
     if not 1 <= seconds <= 86400:
         raise argparse.ArgumentTypeError(f"say 1 to 86400 seconds, not {said}")

@@ -100,12 +100,12 @@ def plan(args: argparse.Namespace) -> None:
         print(f"{item:10}{len(wanted):6}{len(wanted) - len(missing):6}{len(missing):10}   {time_}")
     seconds = sum(map(estimate.seconds, lacking))
     if on_slurm:
-        jobs = make_packs(sorted(lacking, key=runs.index), scope.preset, estimate.seconds)
+        jobs = make_packs([run for run in runs if run in lacking], scope.preset, estimate.seconds)
         at_a_time = min(len(jobs), scope.preset.at_most) or 1
         share = seconds / at_a_time / scope.preset.runs_at_once
-        longest = max(map(estimate.seconds, lacking), default=0)
+        longest = max((estimate.seconds(run) / scope.preset.shape(run.dataset).processes for run in lacking), default=0)
         print(
-            f"on {scope.preset.name}: {len(jobs)} jobs, {at_a_time} at a time, {seconds / 3600:.1f} {unit}-hours; "
+            f"on {scope.preset.name}: {len(jobs)} jobs, {at_a_time} at a time, {seconds / 3600:.2g} {unit}-hours; "
             f"about {duration(max(share, longest))} once they run. Rows share runs."
         )
     else:
@@ -151,9 +151,9 @@ def status(args: argparse.Namespace) -> int:
             states, note = scope.states(scope.runs), ""
         except queue.NoAnswer as error:  # what is done and failed is known all the same
             states, note = run_states(scope.runs, scope.store, {}, {}), f"{error} What is under way is not known."
-        _print_status(scope, states, all_runs=args.runs)
         if note:
             print(note)
+        _print_status(scope, states, all_runs=args.runs)
         done = all(state.kind == "done" for state in states.values())
         if done or args.watch is None:
             return 0 if done else 1
@@ -172,6 +172,9 @@ def _print_status(scope: Scope, states: dict[Run, State], all_runs: bool) -> Non
         print(f"{item:10}{len(wanted):6}{row}   {duration(seconds) if seconds else '-'}")
     for kind in KINDS[1:] if not all_runs else KINDS:
         found = [(run, state) for run, state in states.items() if state.kind == kind]
+        if kind == "queued" and found and not all_runs:
+            reasons = Counter(state.why for _, state in found).most_common(3)
+            print("queued: " + ", ".join(f"{n} ({why})" for why, n in reasons))
         if not found or (kind in ("queued", "missing") and not all_runs):
             continue
         print(f"{kind}:")

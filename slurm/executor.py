@@ -1,6 +1,7 @@
 """The executor "slurm": submit what is missing, attach to what is under way, wait for all of it."""
 
 import time
+from collections import Counter
 
 from experiments.estimate import Estimate
 from experiments.executors import OnEvent
@@ -73,7 +74,9 @@ class Watch:
             self._settle(run, self.store.failure(run))
         states = run_states(self.waiting, self.store, placements, jobs, False, self.task).values()
         kinds = [state.kind for state in states]
-        self.on_event("where", None, f"{kinds.count('running')} running, {kinds.count('queued')} queued")
+        reasons = Counter(state.why for state in states if state.kind == "queued" and state.why != "None")
+        why = f" ({reasons.most_common(1)[0][0]})" if reasons else ""
+        self.on_event("where", None, f"{kinds.count('running')} running, {kinds.count('queued')} queued{why}")
 
     def _ask(self) -> dict[tuple[str, int], Job] | None:
         try:
@@ -81,6 +84,7 @@ class Watch:
         except NoAnswer as error:
             if not self.silent:
                 self.on_event("note", None, f"{error} The jobs go on; it is asked again.")
+                self.on_event("where", None, "SLURM does not answer")
             self.silent = str(error)
             return None
         self.silent = ""

@@ -64,10 +64,11 @@ class Preset:
 
 _TEXTS = ("partition", "account", "qos", "constraint", "gres", "python", "scratch")
 _WHOLE = {"gpus": 0, "cpus": 1, "time_minutes": 2, "signal_seconds": 10, "at_most": 1, "runs_at_once": 1}  # least
-_NUMBERS = {"memory_gb": 0, "minutes_per_job": 0, "poll_seconds": 0}  # more than this, or 0 for minutes_per_job
+_NUMBERS = ("memory_gb", "minutes_per_job", "poll_seconds")
 _OURS = (
     "array", "job-name", "output", "error", "open-mode", "chdir", "signal", "requeue", "time", "nodes",
-    "ntasks-per-node", "cpus-per-task", "mem",
+    "ntasks-per-node", "cpus-per-task", "mem", "no-requeue", "ntasks", "mem-per-cpu", "mem-per-gpu", "gpus",
+    "gpus-per-node", "gpus-per-task",
 )  # fmt: skip
 
 
@@ -130,6 +131,8 @@ def _mistakes(said: dict[str, Any], threads: int) -> list[str]:
         for key in said["sbatch"]:
             if str(key).replace("_", "-") in _OURS:
                 found.append(f"sbatch: {key} is set by the sweep itself: leave it out.")
+            elif said["sbatch"][key] is not True and not isinstance(said["sbatch"][key], str | int | float):
+                found.append(f"sbatch: {key} must be a text, a number, or true for an option without a value.")
     found += _mistaken_shapes(said.get("distributed"))
     if not found:
         found += _contradictions(said, get, threads)
@@ -168,6 +171,8 @@ def _contradictions(said: dict[str, Any], get: dict[str, Any], threads: int) -> 
             f"time_minutes {get['time_minutes']} leaves no minute to train before the warning, which comes "
             f"signal_seconds {get['signal_seconds']} ahead of the end: raise the one or lower the other."
         )
+    if get["memory_gb"] is not None and get["memory_gb"] < 0.25:
+        found.append(f"memory_gb {get['memory_gb']} is too little for torch alone: say at least 0.25.")
     if get["minutes_per_job"] > get["time_minutes"]:
         found.append(
             f"minutes_per_job {get['minutes_per_job']} is more than time_minutes {get['time_minutes']}: lower it."

@@ -1,5 +1,6 @@
 """Send runs to the cluster: what nobody has in hand yet, in arrays, with the code as it is now."""
 
+import contextlib
 import shlex
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from experiments.store import Store
 from slurm.job import PackJob
 from slurm.packs import make_packs
 from slurm.preset import Preset, Shape
-from slurm.queue import NoAnswer, live_jobs, max_array_size
+from slurm.queue import Job, NoAnswer, cancel, live_jobs, max_array_size
 from slurm.records import (
     Array,
     Submission,
@@ -53,8 +54,10 @@ def submit(
     store = Store(settings.store)
     with store.lock():
         longest = max_array_size()
-        placements, jobs = last_placements(read_submissions(store)), live_jobs()
-        held = {fingerprint for fingerprint, placed in placements.items() if placed.key in jobs}
+        jobs, submissions = live_jobs(), read_submissions(store)
+        _end_half_submitted(submissions, jobs)
+        placements = last_placements(submissions)
+        held = {f for f, placed in placements.items() if placed.array.number and placed.key in jobs}
         lacking = [run for run in runs if not store.has(task, run)]  # asked after the queue: a job may just have ended
         attached = [run for run in lacking if run.fingerprint in held and not store.failure(run)]
         under_way = set(attached)
@@ -78,12 +81,22 @@ def submit(
             try:
                 number = _sbatch(_executor(record, array, preset, code, share), pack_jobs)
             except XNetsError:
+                with contextlib.suppress(NoAnswer):  # it may have been taken all the same, its answer lost
+                    _end_half_submitted([record], live_jobs())
                 only_numbered(record)  # the rest is in nobody's hands
                 for run, reason in reasons.items():
                     store.write_failure(run, reason)
                 raise
             record = numbered(record, array.name, number)
     return Submitted(attached, sent, len(packs), record)
+
+
+def _end_half_submitted(submissions: list[Submission], jobs: dict[tuple[str, int], Job]) -> None:
+    """Cancel jobs whose submission broke off before submitit had laid out what they are to do: they would fail."""
+    unfinished = {array.name for record in submissions for array in record.arrays if array.number is None}
+    half = [job.id for (name, _), job in jobs.items() if name in unfinished]
+    if half:
+        cancel(half)
 
 
 def _elsewhere(settings: Settings) -> Settings:
@@ -123,7 +136,8 @@ def _sbatch(executor: submitit.SlurmExecutor, jobs: list[PackJob]) -> str:
             submitted = [executor.submit(job) for job in jobs]
         return submitted[0].job_id.split("_")[0]
     except submitit.core.utils.FailedJobError as error:
-        said = [line for line in str(error).splitlines() if "error" in line.lower()] or str(error).splitlines()
-        raise XNetsError(f"SLURM refused the jobs ({said[-1].strip()}): mend the cluster's file.") from None
+        said = [line.strip() for line in str(error).splitlines() if line.strip().startswith("sbatch:")]
+        why = "; ".join(said) or str(error).strip().splitlines()[-1]
+        raise XNetsError(f"SLURM did not take the jobs ({why[:300]}): mend the cluster's file, or try again.") from None
     except subprocess.CalledProcessError as error:
-        raise XNetsError(f"SLURM refused the jobs ({error}): mend the cluster's file.") from None
+        raise XNetsError(f"SLURM did not take the jobs ({error}): mend the cluster's file, or try again.") from None

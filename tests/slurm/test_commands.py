@@ -59,7 +59,7 @@ def test_status_without_slurm_knows_what_is_done(xnets_sweep, store, runs, comma
     said = xnets_sweep("status", "--runs", status=1)
     assert lines_with(said, "together")[0][1:7] == ["3", "1", "0", "0", "1", "1"]
     assert f"{runs[0].label}  it diverged" in said
-    assert said.endswith("slurm/local_cluster.sh up. What is under way is not known.\n")
+    assert said.splitlines()[0].endswith("slurm/local_cluster.sh up. What is under way is not known.")
     for run in runs:
         store.write_result(run, {"provenance": {"seconds": 7200.0, "cuda": None}})
     assert "not known" not in xnets_sweep("status", status=0)

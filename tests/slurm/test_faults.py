@@ -35,7 +35,7 @@ def wanted(copied, tmp_path_factory):
 @pytest.fixture
 def sweep(copied, cluster, tmp_path):
     """A clone of it for the cluster; what it leaves there is cancelled."""
-    sweep = ClusterClone(clone_of(copied, tmp_path / "clone"), cluster)
+    sweep = ClusterClone(clone_of(copied, tmp_path / "a clone"), cluster)  # a name that has to be quoted
     write_preset(sweep.clone.folder)
     yield sweep
     sweep.clone.run("xnets", "sweep", "cancel", "--yes")
@@ -177,9 +177,10 @@ def test_with_accounting(copied, tmp_path, monkeypatch):
         sweep = ClusterClone(clone_of(copied, tmp_path / "clone"), cluster)
         write_preset(sweep.clone.folder)
         sweep.xnets("submit")
-        wait_for(lambda: "RUNNING" in cluster.run("sacct", "-X", "-n", "-o", "State"))
+        wait_for(lambda: "RUNNING" in cluster.run("sacct", "-X", "-n", "-o", "State"), 60)
         sweep.xnets("cancel", "--yes")
-        wait_for(lambda: cluster.run("sacct", "-X", "-n", "-o", "State").count("CANCELLED") == 3)
+        wait_for(lambda: cluster.run("sacct", "-X", "-n", "-o", "State").count("CANCELLED") == 3, 60)
+        wait_for(lambda: not cluster.squeue(), 60)
         monkeypatch.setattr(ends, "_from_controller", lambda *_: {})
         name = next(sweep.store.glob("slurm/*/submission.json")).parent.name
         assert "was cancelled" in ends.Inquiry().why_ended("1_0", f"xnets-{name}-0")

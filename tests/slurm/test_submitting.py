@@ -6,7 +6,7 @@ from experiments.plan import make_plan
 from experiments.store import Store
 from slurm import commands as actions
 from slurm import submission
-from tests.slurm.fakes import QUEUE, record
+from tests.slurm.fakes import NAME, QUEUE, preset, record
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_submit_without_slurm_is_a_sentence_and_leaves_nothing(xnets_sweep, stor
     commands.add("srun", "")
     commands.add("sbatch", complains="sbatch: error: invalid partition specified: fast", status=1)
     said = xnets_sweep("submit", status=2)
-    assert "SLURM refused the jobs (sbatch: error: invalid partition specified: fast): mend the cluster's file." in said
+    assert "SLURM did not take the jobs (sbatch: error: invalid partition specified: fast): mend the" in said
     assert "queued:" not in xnets_sweep("status", "--runs", status=1), "the record of it is gone"
     commands.add("sbatch", "Submitted batch job 7\n")
     assert "3 jobs submitted for 3 runs; 0 are under way" in xnets_sweep("submit"), "at once, not when it has aged"
@@ -112,3 +112,19 @@ def test_retry_sends_failed_runs_alone(xnets_sweep, store, runs, monkeypatch):
     xnets_sweep("retry", runs[1].label)
     xnets_sweep("retry")
     assert sent == [("train", [runs[1]]), ("train", runs[1:])]
+
+
+def test_jobs_of_an_interrupted_submission_are_ended_and_sent_again(tiny, runs, commands, monkeypatch):
+    """kill -9 between sbatch's answer and submitit's files: the jobs would wait for what they are to do, and fail."""
+    store = Store(tiny.store)
+    record(store, [[run] for run in runs], number=None)
+    commands.add("squeue", "".join(f"7|{i}|{NAME}|PENDING|Priority|\n" for i in range(len(runs))))
+    for name in ("scancel", "srun"):
+        commands.add(name)
+    commands.add("scontrol", "MaxArraySize = 1001\n")
+    sent = []
+    monkeypatch.setattr(submission, "_sbatch", lambda executor, jobs: sent.extend(jobs) or "8")
+    came = submission.submit("train", runs, tiny, preset(minutes_per_job=0), lambda run: 1.0)
+    assert commands.calls("scancel") == ["7_0 7_1 7_2"]
+    assert came.sent == runs
+    assert len(sent) == 3

@@ -66,7 +66,7 @@ def test_done_and_failed_are_told_once(waiting, runs):
     assert waiting.look(LIVE) == []
     assert waiting.watch.failed == {runs[1]: "it diverged"}
     assert waiting.watch.waiting == [runs[2]]
-    assert waiting.events[-1] == ("where", None, "0 running, 1 queued")
+    assert waiting.events[-1] == ("where", None, "0 running, 1 queued (its job is at another run)")
 
 
 def test_a_run_fails_after_looks_in_a_row_without_its_job(waiting, runs):

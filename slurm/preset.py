@@ -68,7 +68,7 @@ _NUMBERS = ("memory_gb", "minutes_per_job", "poll_seconds")
 _OURS = (
     "array", "job-name", "output", "error", "open-mode", "chdir", "signal", "requeue", "time", "nodes",
     "ntasks-per-node", "cpus-per-task", "mem", "no-requeue", "ntasks", "mem-per-cpu", "mem-per-gpu", "gpus",
-    "gpus-per-node", "gpus-per-task",
+    "gpus-per-node", "gpus-per-task", "wrap",
 )  # fmt: skip
 
 
@@ -129,9 +129,13 @@ def _mistakes(said: dict[str, Any], threads: int) -> list[str]:
         found.append("setup must be a list of shell lines; put quotes around lines with a colon.")
     if isinstance(said.get("sbatch"), dict):
         for key in said["sbatch"]:
-            if str(key).replace("_", "-") in _OURS:
-                found.append(f"sbatch: {key} is set by the sweep itself: leave it out.")
-            elif said["sbatch"][key] is not True and not isinstance(said["sbatch"][key], str | int | float):
+            if str(key).replace("_", "-") in _OURS or len(str(key)) == 1:
+                found.append(
+                    f"sbatch: {key} is set by the sweep itself, or a short name: leave it out or write it out."
+                )
+            elif key in known:
+                found.append(f"sbatch: {key} is a key of its own: take it out of sbatch.")
+            elif said["sbatch"][key] is False or not isinstance(said["sbatch"][key], str | int | float):
                 found.append(f"sbatch: {key} must be a text, a number, or true for an option without a value.")
     found += _mistaken_shapes(said.get("distributed"))
     if not found:

@@ -41,7 +41,7 @@ def run_states(
         if reason:
             states[run] = State("failed", why=reason)
         elif job:
-            states[run] = _alive(run, store, job)
+            states[run] = _alive(run, store, job, alone=len(placed.array.packs[placed.index]) == 1)
         elif placed is None:
             states[run] = State("missing")
         else:
@@ -49,13 +49,17 @@ def run_states(
     return states
 
 
-def _alive(run: Run, store: Store, job: Job) -> State:
+def _alive(run: Run, store: Store, job: Job, alone: bool) -> State:
     if not job.running:
         return State("queued", job.id, job.why)
     attempts = store.attempts(run)
     last = attempts[-1] if attempts else {"ended": ""}
     at_it = "ended" not in last and last.get("slurm_job") == job.id  # not one that was killed in an earlier job
-    return State("running" if at_it else "queued", job.id, job.place if at_it else "its job is at another run")
+    return State(
+        "running" if at_it else "queued",
+        job.id,
+        job.place if at_it else "its job is starting" if alone else "its job is at another run",
+    )
 
 
 def _gone(run: Run, store: Store, placed: Placement, inquiry: Inquiry | None, task: str) -> State:

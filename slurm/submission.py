@@ -81,9 +81,9 @@ def submit(
             try:
                 number = _sbatch(_executor(record, array, preset, code, share), pack_jobs)
             except XNetsError:
-                with contextlib.suppress(NoAnswer):  # it may have been taken all the same, its answer lost
-                    _end_half_submitted([record], live_jobs())
-                only_numbered(record)  # the rest is in nobody's hands
+                with contextlib.suppress(NoAnswer):  # unless SLURM says what it has, the next submission has to look
+                    _end_half_submitted([record], live_jobs())  # taken all the same, only the answer was lost
+                    only_numbered(record)  # the rest is in nobody's hands
                 for run, reason in reasons.items():
                     store.write_failure(run, reason)
                 raise

@@ -129,10 +129,10 @@ def _mistakes(said: dict[str, Any], threads: int) -> list[str]:
         found.append("setup must be a list of shell lines; put quotes around lines with a colon.")
     if isinstance(said.get("sbatch"), dict):
         for key in said["sbatch"]:
-            if str(key).replace("_", "-") in _OURS or len(str(key)) == 1:
-                found.append(
-                    f"sbatch: {key} is set by the sweep itself, or a short name: leave it out or write it out."
-                )
+            if str(key).replace("_", "-") in _OURS:
+                found.append(f"sbatch: {key} is set by the sweep itself: leave it out.")
+            elif len(str(key)) == 1:
+                found.append(f"sbatch: {key} is a short name: write the option out.")
             elif key in known:
                 found.append(f"sbatch: {key} is a key of its own: take it out of sbatch.")
             elif said["sbatch"][key] is False or not isinstance(said["sbatch"][key], str | int | float):

@@ -144,7 +144,7 @@ def test_told_that_its_time_is_up(sweep, wanted):
 
 
 def test_too_little_memory(sweep, wanted):
-    write_preset(sweep.clone.folder, memory_gb=0.2)
+    write_preset(sweep.clone.folder, memory_gb=0.25)
     output = ended(sweep.train(), status=2)
     assert output.count("memory_gb") >= 3
     write_preset(sweep.clone.folder)

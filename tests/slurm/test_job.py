@@ -132,7 +132,7 @@ def test_a_worker_without_work_does_not_use_up_the_warning(tiny, long_plan, tiny
         job()
     thread.join()
     assert how(store, long) == ["stopped"]
-    assert took[0] < 5
+    assert took[0] < 12, "without it: 16 s, which is PATIENCE"
 
 
 @pytest.fixture

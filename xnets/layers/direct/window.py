@@ -57,7 +57,8 @@ def tiled(height: int, width: int, registers: int) -> Map:
 
     def cost(shape: Map) -> float:
         loads = (shape.tall + 2) * (shape.wide + 2) + 9
-        return shape.bands * shape.tiles * (9 * shape.tall * shape.wide + loads / 2 + 4)
+        runs = 1 if shape.wide == width else shape.tall  # each is transposed on its way to y
+        return shape.bands * shape.tiles * (9 * shape.tall * shape.wide + loads / 2 + 3 * runs + 4)
 
     sizes = [(t, w) for t in range(1, min(height, 4) + 1) for w in range(1, width + 1) if t * w <= registers]
     return min((Map(height, width, *size) for size in sizes if size != (height, width)), key=cost)
@@ -123,48 +124,34 @@ def product(rows: int, height: int, width: int, tall: int, wide: int, mirrored: 
     )  # fmt: skip
     shape = Map(height, width, tall, wide)
     alive = [code.op(f"icmp slt i64 {i}, %images") for i in range(lanes)]
-    band_store = code.array(tall * shape.columns * lanes)
 
-    def unpack(vectors: list[str], target: str) -> None:
-        """Consecutive pixels of all images to y, `target` being the first image's."""
+    def unpack(vectors: list[str], target: str, count: str | int) -> None:
+        """The first `count` of consecutive pixels of all images to y, `target` being the first image's."""
         for first in range(0, len(vectors), lanes):
             some = vectors[first : first + lanes]
-            full = some + ["zeroinitializer"] * (lanes - len(some))
-            for i, image in enumerate(code.transpose(full)):
-                place = code.at(target, i * rows * height * width + first)
-                there = code.pick(alive[i], place, "%sink")
-                if len(some) == lanes:
-                    code.store(image, there)
+            left = count - first if isinstance(count, int) else code.sub(count, first)
+            for i, image in enumerate(code.transpose(some + ["zeroinitializer"] * (lanes - len(some)))):
+                place = code.pick(alive[i], code.at(target, i * rows * height * width + first), "%sink")
+                if isinstance(left, int) and left >= lanes:
+                    code.store(image, place)
                 else:
-                    code.store_first(image, there, code.mask(len(some)))
+                    code.store_first(image, place, code.mask(left))
 
-    def tiles(b: str, start: str, stop: str, plane: str) -> None:
-        """One band of one row: its tiles meet on the stack, from where whole lines go to y."""
-        with code.loop(0, shape.tiles) as t:
-            corner = code.add(code.mul(b, tall * shape.padded[1] * lanes), code.mul(t, wide * lanes))
-            sums = _tile(code, shape, code.at("%x", corner), start, stop, mirrored)
-            for k, s in enumerate(sums):
-                i, j = divmod(k, wide)
-                place = code.add(code.mul(t, wide * lanes), (i * shape.columns + j) * lanes)
-                code.store(s.get(), code.at(band_store, place))
-        if height % tall == 0 and shape.columns == width:
-            cells = [code.load(code.at(band_store, k * lanes)) for k in range(tall * width)]
-            unpack(cells, code.at(plane, code.mul(b, tall * width)))
-        else:
-            left = code.sub(height, code.mul(b, tall))
-            with code.loop(0, code.least(tall, left)) as i:
-                line = code.at(band_store, code.mul(i, shape.columns * lanes))
-                target = code.at(plane, code.mul(code.add(code.mul(b, tall), i), width))
-                unpack([code.load(code.at(line, j * lanes)) for j in range(width)], target)
-
-    with code.loop(0, shape.bands) as b, code.loop("%r0", "%r1") as r:
-        start = code.load_int("%pointer", r)
-        stop = code.load_int("%pointer", code.add(r, 1))
-        plane = code.at("%y", code.mul(r, height * width))
-        if shape.whole:
-            unpack([s.get() for s in _tile(code, shape, "%x", start, stop, mirrored)], plane)
-        else:
-            tiles(b, start, stop, plane)
+    # a tile is the outermost, so that the part of x under it stays in the cache while all outputs are computed
+    with code.loop(0, shape.bands) as b, code.loop(0, shape.tiles) as t, code.loop("%r0", "%r1") as r:
+        corner = code.add(code.mul(b, tall * shape.padded[1] * lanes), code.mul(t, wide * lanes))
+        start, stop = code.load_int("%pointer", r), code.load_int("%pointer", code.add(r, 1))
+        sums = [s.get() for s in _tile(code, shape, code.at("%x", corner), start, stop, mirrored)]
+        top, left = code.mul(b, tall), code.mul(t, wide)
+        pixel = code.add(code.mul(code.add(code.mul(r, height), top), width), left)
+        below, beside = code.sub(height, top), code.sub(width, left)
+        if wide == width:  # then the rows of a tile are consecutive
+            count = tall * width if height % tall == 0 else code.least(tall * width, code.mul(below, width))
+            unpack(sums, code.at("%y", pixel), count)
+        for i in range(tall if wide < width else 0):
+            count = wide if width % wide == 0 else code.least(wide, beside)
+            with code.when(code.op(f"icmp slt i64 {i}, {below}")):
+                unpack(sums[i * wide : (i + 1) * wide], code.at("%y", code.add(pixel, i * width)), count)
     return code
 
 

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from xnets.layers.kernels import Convolution, DenseKernel, Edges
 
-AVAILABLE = importlib.util.find_spec("llvmlite") is not None
+try:
+    AVAILABLE = importlib.util.find_spec("llvmlite") is not None
+except ValueError:  # a module masked by None has no spec
+    AVAILABLE = False
 MOST = 2**31  # positions are int32
 
 

@@ -1,4 +1,4 @@
-"""The direct kernels against masked dense layers in float64, computed independently; threads, vector widths, compile."""
+"""The direct kernels against masked dense layers in float64, computed independently; threads, widths, compile."""
 
 import subprocess
 import sys

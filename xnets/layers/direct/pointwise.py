@@ -24,7 +24,7 @@ def _copy_rows(code: Function, rows: str | int, source: str, from_step: str | in
             code.store_first(code.load_first(code.at(a, whole), lanes), code.at(b, whole), lanes)
 
 
-def _move_tile(code: Function, image: str, channels: int, top: str | int, count: str | int, packed: str, tile: int,
+def _move_tile(code: Function, image: str, channels: str, top: str | int, count: str | int, packed: str, tile: int,
                first: str, length: str, into: bool) -> None:  # fmt: skip
     """Channels [top, top + count) of columns [first, first + length) of `image` (N, channels, pixels) to or from
     `packed` (channels, tile): one piece for each image the tile touches."""
@@ -49,7 +49,7 @@ def _move_tile(code: Function, image: str, channels: int, top: str | int, count:
     code.lines.append(f"moved{n}:")
 
 
-def forward(n_in: int, rows: int, group: int, chunks: int, gather: bool, vectors: int, width: int) -> Function:
+def forward(group: int, gather: bool, vectors: int, width: int) -> Function:
     """y = sparse @ x for tiles [t0, t1) and groups of outputs [g0, g1).
 
     x (N, n_in, pixels), y (N, rows, pixels); rows = outputs, padded in `outputs` (tile, groups x group).
@@ -59,26 +59,28 @@ def forward(n_in: int, rows: int, group: int, chunks: int, gather: bool, vectors
     code = Function(
         "forward",
         ["x", "weights", "edges", "counts", "where", "order", "y", "inputs", "outputs"],
-        ["t0", "t1", "g0", "g1", "columns", "pixels"],
+        ["t0", "t1", "g0", "g1", "n_in", "rows", "chunks", "columns", "pixels"],
         width,
     )
     tile = vectors * width
+    groups = code.op(f"sdiv i64 {code.add('%rows', group - 1)}, {group}")
     with code.loop("%t0", "%t1") as t:
         first = code.mul(t, tile)
         length = code.least(tile, code.sub("%columns", first))
-        _move_tile(code, "%x", n_in, 0, n_in, "%inputs", tile, first, length, into=True)
-        for chunk in range(chunks):
-            offset = chunk * -(-rows // group)
+        _move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, into=True)
+        with code.loop(0, "%chunks") as chunk:
+            fresh = code.op(f"icmp eq i64 {chunk}, 0")
+            offset = code.mul(chunk, groups)
             with code.loop("%g0", "%g1") as g:
-                _group(code, g, code.add(g, offset), group, vectors, tile, gather, add=chunk > 0)
+                _group(code, g, code.add(g, offset), group, vectors, tile, gather, fresh)
         # outputs of these groups only: other threads may hold the others
         top = code.mul("%g0", group)
-        bottom = code.least(code.mul("%g1", group), rows)
-        _move_tile(code, "%y", rows, top, code.sub(bottom, top), "%outputs", tile, first, length, into=False)
+        bottom = code.least(code.mul("%g1", group), "%rows")
+        _move_tile(code, "%y", "%rows", top, code.sub(bottom, top), "%outputs", tile, first, length, into=False)
     return code
 
 
-def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: int, gather: bool, add: bool) -> None:
+def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: int, gather: bool, fresh: str) -> None:
     """Group g of the outputs of one tile, from the entries at `place`.
 
     Inputs are taken by the subset of the outputs they feed: one load for all of them.
@@ -119,40 +121,40 @@ def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: i
             for copy in range(1, copies):
                 total = code.plus(total, sums[o][copy][v].get())
             there = code.at(row, v * code.width)
-            code.store(code.plus(code.load(there), total) if add else total, there)
+            code.store(code.plus(total, unless(code, fresh, code.load(there))), there)
 
 
-def weight_gradient(n_in: int, n_out: int, degree: int, vectors: int, width: int) -> Function:
+def weight_gradient(rest: int, vectors: int, width: int) -> Function:
     """gradient (n_out, degree) of the weight, for outputs [o0, o1), summed over all columns.
 
     x (N, n_in, pixels), dy (N, n_out, pixels); index (n_out, degree) names each edge's input. `inputs` and `outputs`
-    hold one tile each, with zeros where the last is not full.
+    hold one tile each, with zeros where the last is not full. rest = degree % width.
     """
     code = Function(
         "weight_gradient",
         ["x", "dy", "index", "gradient", "inputs", "outputs"],
-        ["o0", "o1", "columns", "pixels"],
+        ["o0", "o1", "n_in", "n_out", "degree", "columns", "pixels"],
         width,
     )
     tile = vectors * width
     with code.loop(0, "%columns", tile) as first:
         length = code.least(tile, code.sub("%columns", first))
         with code.when(code.op(f"icmp slt i64 {length}, {tile}")):
-            for name, rows in (("%inputs", n_in), ("%outputs", n_out)):
-                with code.loop(0, rows * tile, width) as i:
+            for name, rows in (("%inputs", "%n_in"), ("%outputs", "%n_out")):
+                with code.loop(0, code.mul(rows, tile), width) as i:
                     code.store("zeroinitializer", code.at(name, i))
-        _move_tile(code, "%x", n_in, 0, n_in, "%inputs", tile, first, length, into=True)
-        _move_tile(code, "%dy", n_out, 0, n_out, "%outputs", tile, first, length, into=True)
+        _move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, into=True)
+        _move_tile(code, "%dy", "%n_out", 0, "%n_out", "%outputs", tile, first, length, into=True)
         fresh = code.op(f"icmp eq i64 {first}, 0")
         with code.loop("%o0", "%o1") as o:
             row = code.at("%outputs", code.mul(o, tile))
             upstream = [code.load(code.at(row, v * width)) for v in range(vectors)]
-            start = code.mul(o, degree)
-            whole = degree // width * width
+            start = code.mul(o, "%degree")
+            whole = code.sub("%degree", rest)
             with code.loop(0, whole, width) as d:
                 _products(code, upstream, code.add(start, d), width, tile, fresh)
-            if degree > whole:
-                _products(code, upstream, code.add(start, whole), degree - whole, tile, fresh)
+            if rest:
+                _products(code, upstream, code.add(start, whole), rest, tile, fresh)
     return code
 
 
@@ -171,6 +173,9 @@ def _products(code: Function, upstream: list[str], edge: str, count: int, tile: 
 
 def add_to(code: Function, vector: str, pointer: str, mask: str, fresh: str) -> None:
     """pointer[masked lanes] = vector, plus what is there unless `fresh`."""
-    before: str = code.load_first(pointer, mask)
-    kept = code.op(f"select i1 {fresh}, {code.vector} zeroinitializer, {code.vector} {before}")
-    code.store_first(code.plus(vector, kept), pointer, mask)
+    code.store_first(code.plus(vector, unless(code, fresh, code.load_first(pointer, mask))), pointer, mask)
+
+
+def unless(code: Function, fresh: str, vector: str) -> str:
+    """The vector, or zero if `fresh`: what is there was never written."""
+    return code.op(f"select i1 {fresh}, {code.vector} zeroinitializer, {code.vector} {vector}")

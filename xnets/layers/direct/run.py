@@ -31,14 +31,14 @@ def pointwise_product(x: Tensor, weight: Tensor, adjacency: Adjacency, transpose
     gather = tiles <= 2
     sparse = adjacency.grouped(transposed, group, chunks)
     sorted_weight = weight.view(-1) if gather else weight.view(-1).index_select(0, sparse.order)
-    kernel = compiled(pointwise.forward, n, rows, group, chunks, gather, vectors, width)
+    kernel = compiled(pointwise.forward, group, gather, vectors, width)
     groups = -(-rows // group)
     y = x.new_empty(images, rows, pixels)
 
     def work(t0: int, t1: int, g0: int, g1: int) -> None:
         inputs, outputs = x.new_empty(n, tile), x.new_empty(groups * group, tile)
         arrays = (x, sorted_weight, sparse.columns, sparse.counts, sparse.where, sparse.order, y, inputs, outputs)
-        kernel(*(a.data_ptr() for a in arrays), t0, t1, g0, g1, columns, pixels)
+        kernel(*(a.data_ptr() for a in arrays), t0, t1, g0, g1, n, rows, chunks, columns, pixels)
 
     threads = threads_for(weight.numel() * columns)
     if tiles >= threads:
@@ -55,13 +55,13 @@ def pointwise_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency) -> Te
     columns, width = images * pixels, vector_width()
     vectors = min(8 if n_in * 8 * width <= CACHE else 4, -(-columns // width))
     tile = vectors * width
-    kernel = compiled(pointwise.weight_gradient, n_in, n_out, degree, vectors, width)
+    kernel = compiled(pointwise.weight_gradient, degree % width, vectors, width)
     gradient = x.new_empty(n_out, degree)
 
     def work(o0: int, o1: int) -> None:
         inputs, outputs = x.new_empty(n_in, tile), x.new_empty(n_out, tile)
         arrays = (x, dy, adjacency.index, gradient, inputs, outputs)
-        kernel(*(a.data_ptr() for a in arrays), o0, o1, columns, pixels)
+        kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, degree, columns, pixels)
 
     in_parallel(work, parts(n_out, threads_for(gradient.numel() * columns)))
     return gradient
@@ -79,13 +79,11 @@ class Packing(NamedTuple):
         shape = self.shape
         outside = border and not shape.whole
         tall, wide = shape.padded if border else (shape.height, shape.columns)
-        kernel = compiled(
-            window.pack, channels, shape.height, shape.width, int(outside), int(outside), tall, wide, self.lanes
-        )
+        kernel = compiled(window.pack, shape.height, shape.width, int(outside), int(outside), tall, wide, self.lanes)
         zeros = x.new_zeros(self.lanes)
 
         def work(c0: int, c1: int) -> None:
-            kernel(x.data_ptr(), into.data_ptr(), zeros.data_ptr(), c0, c1, x.shape[0])
+            kernel(x.data_ptr(), into.data_ptr(), zeros.data_ptr(), c0, c1, channels, x.shape[0])
 
         in_parallel(work, parts(channels, threads_for(into.numel() * 4)))
 
@@ -108,7 +106,7 @@ def window_product(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: 
     rows = adjacency.n_in if transposed else adjacency.n_out
     packing = packing_for(x)
     lanes, shape = packing.lanes, packing.shape
-    kernel = compiled(window.product, rows, height, width, shape.tall, shape.wide, transposed, lanes)
+    kernel = compiled(window.product, height, width, shape.tall, shape.wide, transposed, lanes)
     y = x.new_empty(images, rows, height, width)
     if transposed:
         sparse = adjacency.transposed
@@ -122,7 +120,7 @@ def window_product(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: 
         arrays = (packed, filters, columns, pointer, y[first], sink)
 
         def work(r0: int, r1: int, arrays: tuple[Tensor, ...] = arrays, images: int = now.shape[0]) -> None:
-            kernel(*(a.data_ptr() for a in arrays), r0, r1, images)
+            kernel(*(a.data_ptr() for a in arrays), r0, r1, rows, images)
 
         in_parallel(work, parts(rows, threads_for(weight.numel() * height * width * lanes)))
     return y
@@ -134,7 +132,7 @@ def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency) -> Tenso
     n_out, degree = adjacency.index.shape
     packing = packing_for(x)
     lanes, shape = packing.lanes, packing.shape
-    kernel = compiled(window.weight_gradient, n_in, n_out, degree, height, width, shape.tall, shape.wide, lanes)
+    kernel = compiled(window.weight_gradient, height, width, shape.tall, shape.wide, lanes)
     gradient = x.new_empty(n_out, degree, 3, 3)
     of_x, of_dy = packing.floats(n_in, True), packing.floats(n_out, False)
     # several blocks at once save reductions of lanes; too many would leave the cache
@@ -148,7 +146,7 @@ def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency) -> Tenso
 
         def work(o0: int, o1: int, blocks: int = len(blocks), fresh: bool = first == 0) -> None:
             arrays = (inputs, outputs, adjacency.index, gradient)
-            kernel(*(a.data_ptr() for a in arrays), o0, o1, blocks, fresh)
+            kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, degree, blocks, fresh)
 
         in_parallel(work, parts(n_out, threads_for(gradient.numel() * height * width * lanes)))
     return gradient

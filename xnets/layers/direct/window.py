@@ -64,12 +64,12 @@ def tiled(height: int, width: int, registers: int) -> Map:
     return min((Map(height, width, *size) for size in sizes if size != (height, width)), key=cost)
 
 
-def pack(channels: int, height: int, width: int, top: int, left: int, tall: int, wide: int, lanes: int) -> Function:
+def pack(height: int, width: int, top: int, left: int, tall: int, wide: int, lanes: int) -> Function:
     """x (images, channels, height, width) -> packed (channels, tall, wide, lanes), for channels [c0, c1).
 
     The map begins at (top, left); around it, and in lanes without an image, are zeros. `zeros` holds `lanes` of them.
     """
-    code = Function("pack", ["x", "packed", "zeros"], ["c0", "c1", "images"], lanes)
+    code = Function("pack", ["x", "packed", "zeros"], ["c0", "c1", "channels", "images"], lanes)
     alive = [code.op(f"icmp slt i64 {i}, %images") for i in range(lanes)]
     pixels = height * width
 
@@ -81,7 +81,7 @@ def pack(channels: int, height: int, width: int, top: int, left: int, tall: int,
         """`count` pixels in a row, of every image."""
         rows = []
         for i in range(lanes):
-            here = code.pick(alive[i], code.at(source, i * channels * pixels), "%zeros")
+            here = code.pick(alive[i], code.at(source, code.mul("%channels", i * pixels)), "%zeros")
             rows.append(code.load(here) if count == lanes else code.load_first(here, code.mask(count)))
         for vector, place in zip(code.transpose(rows), places, strict=False):
             code.store(vector, place)
@@ -113,14 +113,14 @@ def pack(channels: int, height: int, width: int, top: int, left: int, tall: int,
     return code
 
 
-def product(rows: int, height: int, width: int, tall: int, wide: int, mirrored: bool, lanes: int) -> Function:
+def product(height: int, width: int, tall: int, wide: int, mirrored: bool, lanes: int) -> Function:
     """y (images, rows, height, width) for rows [r0, r1) of the sparse matrix, from a packed x.
 
     Row r has the edges pointer[r] ... pointer[r + 1], with inputs columns[e] and filters weights[9 e]; the filters are
     turned by 180 degrees if `mirrored`. `sink` takes what belongs to no image, `lanes` floats.
     """
     code = Function(
-        "product", ["x", "weights", "columns", "pointer", "y", "sink"], ["r0", "r1", "images"], lanes
+        "product", ["x", "weights", "columns", "pointer", "y", "sink"], ["r0", "r1", "rows", "images"], lanes
     )  # fmt: skip
     shape = Map(height, width, tall, wide)
     alive = [code.op(f"icmp slt i64 {i}, %images") for i in range(lanes)]
@@ -131,7 +131,8 @@ def product(rows: int, height: int, width: int, tall: int, wide: int, mirrored: 
             some = vectors[first : first + lanes]
             left = count - first if isinstance(count, int) else code.sub(count, first)
             for i, image in enumerate(code.transpose(some + ["zeroinitializer"] * (lanes - len(some)))):
-                place = code.pick(alive[i], code.at(target, i * rows * height * width + first), "%sink")
+                image_target = code.at(target, code.add(code.mul("%rows", i * height * width), first))
+                place = code.pick(alive[i], image_target, "%sink")
                 if isinstance(left, int) and left >= lanes:
                     code.store(image, place)
                 else:
@@ -175,24 +176,25 @@ def _tile(code: Function, shape: Map, corner: str, start: str, stop: str, mirror
     return sums
 
 
-def weight_gradient(
-    n_in: int, n_out: int, degree: int, height: int, width: int, tall: int, wide: int, lanes: int
-) -> Function:
+def weight_gradient(height: int, width: int, tall: int, wide: int, lanes: int) -> Function:
     """gradient (n_out, degree, 3, 3) of the weight, for outputs [o0, o1), over `blocks` packed blocks of images.
 
     x (blocks, n_in, *padded, lanes), dy (blocks, n_out, height, columns, lanes); added to what is there if not `fresh`.
     """
-    code = Function("gradient", ["x", "dy", "index", "gradient"], ["o0", "o1", "blocks", "fresh"], lanes)
+    code = Function(
+        "gradient", ["x", "dy", "index", "gradient"], ["o0", "o1", "n_in", "n_out", "degree", "blocks", "fresh"], lanes
+    )
     shape = Map(height, width, tall, wide)
     high, across = shape.padded
     fresh = code.op("icmp ne i64 %fresh, 0")
-    with code.loop("%o0", "%o1") as o, code.loop(0, degree) as d:
-        edge = code.add(code.mul(o, degree), d)
+    with code.loop("%o0", "%o1") as o, code.loop(0, "%degree") as d:
+        edge = code.add(code.mul(o, "%degree"), d)
         source = code.mul(code.load_int("%index", edge), high * across * lanes)
         sums = [code.zero() for _ in TAPS]
         with code.loop(0, "%blocks") as block:
-            x = code.at("%x", code.add(code.mul(block, n_in * high * across * lanes), source))
-            dy = code.at("%dy", code.mul(code.add(code.mul(block, n_out), o), height * shape.columns * lanes))
+            x = code.at("%x", code.add(code.mul(code.mul(block, "%n_in"), high * across * lanes), source))
+            plane = code.add(code.mul(block, "%n_out"), o)
+            dy = code.at("%dy", code.mul(plane, height * shape.columns * lanes))
             if shape.whole:
                 _correlate(code, sums, x, dy, height, width, across, border=False)
             else:

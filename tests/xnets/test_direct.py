@@ -152,6 +152,18 @@ def test_narrower_vectors(width, features, monkeypatch):
 
 
 @needs_llvmlite
+@pytest.mark.parametrize("name", ["whole map", "bands taller than the rest of the map", "linear, many tiles"])
+def test_work_in_pieces_that_fit_small_caches(name, monkeypatch):
+    from xnets.layers.direct import run
+
+    monkeypatch.setattr(run, "AT_ONCE", 1)
+    monkeypatch.setattr(run, "CACHE", 1000)
+    n_in, rows, degree, window, _, size = CORNERS[name]
+    assert_right(problem(n_in, rows, 1, degree, window, 70, size))
+    assert_right(problem(n_in, rows, 1, degree, window, 70, size, double=True))
+
+
+@needs_llvmlite
 def test_two_graphs_and_a_changed_one():
     """Derived structures belong to one graph, as it is now."""
     layer = ExpanderLinear(16, 8, degree=4, seed=0, kernel="direct")

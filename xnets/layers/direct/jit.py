@@ -47,24 +47,29 @@ def compiled(generate: Callable[..., Function], *shape: int) -> Callable[..., No
 def _compiled(generate: Callable[..., Function], shape: tuple[int, ...], features: str) -> Callable[..., None]:
     with _lock:
         function = generate(*shape)
-        engine = _build(function.text(), features)
+        engine = _build(function.text())
         address = engine.get_function_address(function.name)
     prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p if "ptr" in a else ctypes.c_int64 for a in function.arguments])
     return prototype(address)
 
 
-def _build(text: str, features: str) -> Any:
+def _optimised(text: str) -> tuple[Any, Any]:
+    """The module and the machine it is meant for."""
     _initialise()
     module = llvm.parse_assembly(text)
     module.verify()
-    cpu = llvm.get_host_cpu_name() if not _forced else "x86-64"
     machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=cpu, features=features, opt=3, jit=True, reloc="default"
+        cpu="x86-64" if _forced else llvm.get_host_cpu_name(), features=_features(), opt=3, jit=True
     )
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False  # done by hand
     passes = llvm.create_pass_builder(machine, options)
     passes.getModulePassManager().run(module, passes)
+    return module, machine
+
+
+def _build(text: str) -> Any:
+    module, machine = _optimised(text)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     _kept.append((engine, module, machine))
@@ -73,13 +78,5 @@ def _build(text: str, features: str) -> Any:
 
 def assembly(function: Function) -> str:
     """What the CPU runs, to look for spills."""
-    _initialise()
-    module = llvm.parse_assembly(function.text())
-    machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=_features(), opt=3, jit=True
-    )
-    options = llvm.create_pipeline_tuning_options(speed_level=2)
-    options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False
-    passes = llvm.create_pass_builder(machine, options)
-    passes.getModulePassManager().run(module, passes)
+    module, machine = _optimised(function.text())
     return machine.emit_assembly(module)

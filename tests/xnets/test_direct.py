@@ -1,0 +1,273 @@
+"""The direct kernels against masked dense layers in float64, computed independently; threads, widths, compile."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xnets import ExpanderConv2d, ExpanderLinear
+from xnets.graphs import BipartiteGraph
+from xnets.layers import KERNELS
+from xnets.layers.direct import AVAILABLE, DirectKernel, supports
+from xnets.layers.kernels import Convolution, Edges
+
+needs_llvmlite = pytest.mark.skipif(not AVAILABLE, reason="llvmlite is not installed")
+SAME = {1: Convolution((1, 1), (0, 0), (1, 1)), 3: Convolution((1, 1), (1, 1), (1, 1))}
+
+
+def problem(n_in, rows, block, degree, window, batch, size, seed=0, double=False):
+    """x, weight, edges, upstream gradient."""
+    rng = np.random.default_rng(seed)
+    index = np.stack([np.sort(rng.choice(n_in, degree, replace=double)) for _ in range(rows)])
+    edges = Edges(torch.from_numpy(index.astype(np.int32)), n_in, rows * block, True, block, double)
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randn(shape, generator=generator)  # noqa: E731
+    spatial = () if window == 0 else size
+    x = draw(batch, n_in, *spatial)
+    weight = draw(rows * block, degree, *([window] * 2 if window else []))
+    return x, weight, edges, draw(batch, rows * block, *spatial)
+
+
+def expected(x, weight, edges, upstream):
+    """Output and gradients of x and weight, by loops over the edges and dense operations in float64."""
+    x, weight, upstream = x.double().requires_grad_(), weight.double().requires_grad_(), upstream.double()
+    dense = []
+    for v in range(edges.n_out):
+        row = [torch.zeros(weight.shape[2:], dtype=torch.float64)] * edges.n_in
+        for d, u in enumerate(edges.index[v // edges.block].tolist()):
+            row[u] = row[u] + weight[v, d]
+        dense.append(torch.stack(row))
+    dense = torch.stack(dense)
+    y = F.linear(x, dense) if x.dim() == 2 else F.conv2d(x, dense, padding=weight.shape[-1] // 2)
+    return y.detach(), *torch.autograd.grad(y, (x, weight), upstream)
+
+
+def computed(x, weight, edges, upstream, kernel=None):
+    """The same by the direct kernel; fails if it would hand the layer to the dense one."""
+    how = None if x.dim() == 2 else SAME[weight.shape[-1]]
+    assert supports(x, weight, edges, how)
+    x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    kernel = kernel or DirectKernel()
+    y = kernel.linear(x, weight, None, edges) if how is None else kernel.conv2d(x, weight, None, edges, how)
+    return y.detach(), *torch.autograd.grad(y, (x, weight), upstream)
+
+
+def assert_right(case):
+    """Errors are bounded by the rounding of sums as long as these."""
+    for name, mine, right in zip(("y", "dx", "dw"), computed(*case), expected(*case), strict=True):
+        assert mine.dtype == torch.float32
+        assert mine.shape == right.shape, name
+        scale = float(right.abs().max()) + 1.0
+        torch.testing.assert_close(
+            mine.double(), right, rtol=1e-4, atol=3e-6 * scale, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@st.composite
+def problems(draw):
+    n_in, block = draw(st.integers(1, 40)), draw(st.sampled_from([1, 1, 1, 2, 3]))
+    window = draw(st.sampled_from([0, 1, 3]))
+    double = draw(st.booleans())
+    side = st.one_of(st.integers(1, 9), st.integers(1, 33))
+    return problem(
+        n_in, draw(st.integers(1, 20)), block, draw(st.integers(1, n_in)), window, draw(st.integers(1, 40)),
+        (draw(side), draw(side)), draw(st.integers(0, 2**31)), double,
+    )  # fmt: skip
+
+
+@needs_llvmlite
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_any_shape(case):
+    assert_right(case)
+
+
+# (n_in, rows, degree, window, batch, size): what hypothesis seldom draws
+CORNERS = {
+    "many 1x1 tiles, all of one image": (40, 30, 7, 1, 2, (33, 33)),
+    "1x1 tiles across images": (40, 30, 7, 1, 40, (3, 3)),
+    "outputs grouped, last group not full": (24, 9, 12, 1, 3, (9, 9)),
+    "more edges than a vector": (64, 5, 37, 1, 3, (5, 5)),
+    "one pixel": (24, 9, 12, 3, 1, (1, 1)),
+    "whole map": (24, 9, 12, 3, 17, (4, 4)),
+    "whole map, long": (24, 9, 12, 3, 17, (1, 16)),
+    "tiles wider than the rest of the map": (12, 9, 5, 3, 17, (5, 31)),
+    "bands taller than the rest of the map": (12, 9, 5, 3, 33, (13, 8)),
+    "one row": (12, 9, 5, 3, 3, (1, 33)),
+    "one column": (12, 9, 5, 3, 3, (33, 1)),
+    "linear, many tiles": (100, 50, 11, 0, 300, ()),
+    "linear, inputs in chunks": (5000, 20, 900, 0, 70, ()),
+    "linear, one row": (100, 50, 50, 0, 1, ()),
+}
+
+
+@needs_llvmlite
+@pytest.mark.parametrize("name", CORNERS)
+def test_corners(name):
+    n_in, rows, degree, window, batch, size = CORNERS[name]
+    assert_right(problem(n_in, rows, 1, degree, window, batch, size))
+
+
+BIG = {"3x3": (64, 64, 1, 16, 3, 20, (14, 14)), "1x1": (64, 64, 1, 16, 1, 20, (14, 14)),
+       "linear": (512, 256, 1, 128, 0, 64, ()), "few pixels": (256, 256, 1, 64, 1, 1, (7, 7))}  # fmt: skip
+
+
+@needs_llvmlite
+@pytest.mark.parametrize("name", BIG)
+def test_same_bits_from_run_to_run_and_for_any_number_of_threads(name, monkeypatch):
+    from xnets.layers.direct import pool
+
+    monkeypatch.setattr(pool, "SMALL", 0)
+    case = problem(*BIG[name])
+    first = computed(*case)
+    before = torch.get_num_threads()
+    for threads in (1, 2, 3, 7):
+        torch.set_num_threads(threads)
+        try:
+            again = computed(*case)
+        finally:
+            torch.set_num_threads(before)
+        for a, b in zip(first, again, strict=True):
+            assert torch.equal(a, b)
+    assert_right(case)
+
+
+@needs_llvmlite
+@pytest.mark.parametrize(
+    ("width", "features"),
+    [(16, None), (8, None), (4, None), (8, "+avx2,+fma,-avx512f"), (4, "+sse2,-avx,-avx2,-fma,-avx512f")],
+)
+def test_narrower_vectors(width, features, monkeypatch):
+    from xnets.layers.direct import jit
+
+    monkeypatch.setattr(jit, "_forced", [(width, jit._host()[1] if features is None else features)])
+    for n_in, rows, degree, window, batch, size in CORNERS.values():
+        if n_in < 1000:
+            assert_right(problem(n_in, rows, 1, degree, window, batch, size))
+
+
+@needs_llvmlite
+@pytest.mark.parametrize("name", ["whole map", "bands taller than the rest of the map", "linear, many tiles"])
+def test_work_in_pieces_that_fit_small_caches(name, monkeypatch):
+    from xnets.layers.direct import run
+
+    monkeypatch.setattr(run, "AT_ONCE", 1)
+    monkeypatch.setattr(run, "CACHE", 1000)
+    n_in, rows, degree, window, _, size = CORNERS[name]
+    assert_right(problem(n_in, rows, 1, degree, window, 70, size))
+    assert_right(problem(n_in, rows, 1, degree, window, 70, size, double=True))
+
+
+@needs_llvmlite
+def test_two_graphs_and_a_changed_one():
+    """Derived structures belong to one graph, as it is now."""
+    layer = ExpanderLinear(16, 8, degree=4, seed=0, kernel="direct")
+    x = torch.randn(3, 16)
+    for seed in (1, 2, 3):
+        other = ExpanderLinear(16, 8, degree=4, seed=seed)
+        layer(x)
+        layer.load_state_dict(other.state_dict())
+        torch.testing.assert_close(layer(x), other(x))
+    for seed in range(20):  # memory of dead graphs is used again
+        layer = ExpanderLinear(16, 8, degree=4, seed=seed, kernel="direct")
+        torch.testing.assert_close(layer(x), layer.to_dense()(x))
+
+
+@needs_llvmlite
+def test_known_graphs_are_forgotten():
+    from xnets.layers.direct import adjacency
+
+    for seed in range(5):
+        ExpanderLinear(16, 8, degree=4, seed=seed, kernel="direct")(torch.randn(3, 16))
+    alive = [kept for kept, _ in adjacency._known.values() if not kept.expired()]
+    assert len(adjacency._known) <= len(alive) + 1
+
+
+@needs_llvmlite
+def test_inference_mode_and_unbatched():
+    layer = ExpanderConv2d(6, 8, 3, padding=1, degree=3, seed=0, kernel="direct")
+    x = torch.randn(2, 6, 7, 5)
+    expected = layer.to_dense()(x)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x), expected)
+        made_inside = ExpanderConv2d(6, 8, 3, padding=1, degree=3, seed=0, kernel="direct")
+        torch.testing.assert_close(made_inside(x), made_inside.to_dense()(x))
+    torch.testing.assert_close(layer(x[0]), expected[0])
+
+
+@needs_llvmlite
+@pytest.mark.parametrize("window", [3, 1, 0])
+def test_compiled_without_a_graph_break(window):
+    how = {"degree": 3, "seed": 0, "kernel": "direct"}
+    layer = ExpanderConv2d(6, 8, window, padding=window // 2, **how) if window else ExpanderLinear(6, 8, **how)
+    x = torch.randn((4, 6, 7, 5) if window else (4, 6), requires_grad=True)
+    torch.compiler.reset()
+    y = torch.compile(layer, backend="aot_eager", fullgraph=True)(x)
+    torch.testing.assert_close(y, layer(x), rtol=0, atol=0)
+    inputs = (x, layer.weight, layer.bias)
+    mine = torch.autograd.grad(y.square().sum(), inputs)
+    for a, b in zip(mine, torch.autograd.grad(layer(x).square().sum(), inputs), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@needs_llvmlite
+@pytest.mark.parametrize("name", ["3x3", "1x1", "linear"])
+def test_operators_keep_pytorchs_rules(name):
+    from xnets.layers.direct.op import direct
+
+    n_in, rows, block, degree, window, _, _ = BIG[name]
+    x, weight, edges, _ = problem(n_in // 16, rows // 16, block, degree // 16, window, 2, (3, 3))
+    torch.library.opcheck(direct, (x.requires_grad_(), weight.requires_grad_(), edges.index))
+
+
+@needs_llvmlite
+def test_second_derivatives_are_refused():
+    x, weight, edges, _ = problem(6, 4, 1, 3, 0, 2, ())
+    x.requires_grad_()
+    y = DirectKernel().linear(x, weight, None, edges)
+    (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(dx.sum(), x)
+
+
+def test_everything_else_is_the_dense_kernels():
+    x, weight, edges, _ = problem(6, 4, 1, 3, 3, 2, (5, 5))
+    same = SAME[3]
+    assert supports(x, weight, edges, same)
+    for how in (same._replace(stride=(2, 2)), same._replace(padding=(0, 0)), same._replace(dilation=(2, 2))):
+        assert not supports(x, weight, edges, how)
+        torch.testing.assert_close(
+            DirectKernel().conv2d(x, weight, None, edges, how), KERNELS["dense"].conv2d(x, weight, None, edges, how)
+        )
+    assert not supports(x.double(), weight.double(), edges, same)
+    assert not supports(x.to(memory_format=torch.channels_last), weight, edges, same)
+    assert not supports(x[:0], weight, edges, same)
+    assert not supports(x, weight[..., :2, :2], edges, same)
+    assert not supports(x, weight, edges._replace(regular=False), same)
+    irregular = BipartiteGraph(5, [0, 3, 3, 4, 6], [0, 2, 4, 1, 1, 3])
+    if AVAILABLE:
+        layer = ExpanderLinear(5, 4, graph=irregular, kernel="direct")
+        torch.testing.assert_close(layer(x[:, :5, 0, 0]), layer.to_dense()(x[:, :5, 0, 0]))
+
+
+def test_without_llvmlite_there_is_no_such_kernel():
+    script = """
+import sys
+sys.modules["llvmlite"] = None
+import xnets, torch
+from xnets.layers import KERNELS
+assert "direct" not in KERNELS, KERNELS
+try:
+    xnets.ExpanderLinear(4, 4, degree=2, kernel="direct")
+except xnets.XNetsError as error:
+    print(error)
+xnets.ExpanderLinear(4, 4, degree=2)(torch.ones(1, 4))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Unknown kernel 'direct'" in done.stdout

@@ -1,0 +1,118 @@
+"""What the kernels need of a graph beyond its index, computed once for each graph and kept while it lives."""
+
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+
+class Grouped(NamedTuple):
+    """A sparse matrix by groups of rows; within a group, columns are sorted by the subset of its rows they meet.
+
+    The columns may be cut into chunks, in which all groups come again: what is read stays in the cache, what is
+    written passes through it. A kernel that holds the sums of a group loads each column once, and knows without asking
+    what it feeds.
+    """
+
+    counts: Tensor  # (chunks x groups, 2 ** group - 1) int32, entries of each subset
+    columns: Tensor  # (E,) int32, the column of each entry
+    where: Tensor  # (chunks x groups, 2) int64, each group's first entry and first edge
+    order: Tensor  # (M,) int32, which edge stands at each place: weights[order] is what the kernel reads
+
+
+class Rows(NamedTuple):
+    """A sparse matrix by rows."""
+
+    pointer: Tensor  # (rows + 1,) int32
+    columns: Tensor  # (M,) int32
+    order: Tensor  # (M,) int32, which edge stands at each place
+
+
+class Adjacency:
+    """The graph of one layer, as a matrix (n_out, n_in) and transposed."""
+
+    def __init__(self, index: Tensor, n_in: int, n_out: int) -> None:
+        block = n_out // index.shape[0]
+        whole = index.repeat_interleave(block, 0) if block > 1 else index
+        self.n_in, self.n_out, self.degree = n_in, n_out, index.shape[1]
+        self.index = whole.to(torch.int32).contiguous().clone()  # (n_out, D); not changed by load_state_dict
+        self._grouped: dict[tuple[bool, int, int], Grouped] = {}
+
+    def grouped(self, transposed: bool, group: int, chunks: int = 1) -> Grouped:
+        """Rows are outputs, or inputs if transposed."""
+        key = (transposed, group, chunks)
+        if key not in self._grouped:
+            inputs = self.index.numpy().ravel()
+            outputs = np.repeat(np.arange(self.n_out, dtype=np.int32), self.degree)
+            rows, columns = (inputs, outputs) if transposed else (outputs, inputs)
+            shape = (self.n_in, self.n_out) if transposed else (self.n_out, self.n_in)
+            self._grouped[key] = group_rows(rows, columns, *shape, group, chunks)
+        return self._grouped[key]
+
+    @cached_property
+    def transposed(self) -> Rows:
+        """Rows are inputs, columns are outputs in rising order."""
+        inputs = self.index.numpy().ravel()
+        order = np.argsort(inputs, kind="stable")
+        pointer = np.concatenate([[0], np.cumsum(np.bincount(inputs, minlength=self.n_in))])
+        columns = order // self.degree
+        return Rows(*(torch.from_numpy(a.astype(np.int32)) for a in (pointer, columns, order)))
+
+    @cached_property
+    def pointer(self) -> Tensor:
+        """(n_out + 1,) int32: where each output's edges begin in index."""
+        return torch.arange(0, self.n_out * self.degree + 1, self.degree, dtype=torch.int32)
+
+
+def group_rows(rows: np.ndarray, columns: np.ndarray, n_rows: int, n_columns: int, group: int, chunks: int) -> Grouped:
+    """Edges (M,) to Grouped. An edge that stands twice is an entry of its own, so that its weights add up."""
+    m, groups, patterns = len(rows), -(-n_rows // group), 2**group - 1
+    rows, columns = rows.astype(np.int64), columns.astype(np.int64)
+    # the groups come once for each chunk of the columns
+    blocks, width = columns // -(-n_columns // chunks) * groups + rows // group, n_columns
+    groups *= chunks
+    order = np.argsort((blocks * width + columns) * group + rows % group, kind="stable")
+    rows, columns, block = rows[order], columns[order], blocks[order]
+    # a new entry begins with another group or column, or where an edge repeats
+    new = np.ones(m, dtype=bool)
+    new[1:] = (block[1:] != block[:-1]) | (columns[1:] != columns[:-1]) | (rows[1:] == rows[:-1])
+    first = np.flatnonzero(new)
+    pattern = np.bitwise_or.reduceat(1 << rows % group, first)
+    key = block[first] * (patterns + 1) + pattern
+    by_pattern = np.argsort(key, kind="stable")
+    sizes = np.diff(np.append(first, m))[by_pattern]
+    starts = first[by_pattern]
+    before = np.cumsum(sizes) - sizes
+    places = np.repeat(starts - before, sizes) + np.arange(m)
+    counts = np.bincount(key, minlength=groups * (patterns + 1)).reshape(groups, -1)[:, 1:]
+    edges_of = np.bincount(block, minlength=groups)
+    entries_of = counts.sum(1)
+    where = np.stack([np.cumsum(entries_of) - entries_of, np.cumsum(edges_of) - edges_of], axis=1)
+    tensors = (
+        counts.astype(np.int32),
+        columns[starts].astype(np.int32),
+        where.astype(np.int64),
+        order[places].astype(np.int32),
+    )
+    return Grouped(*(torch.from_numpy(np.ascontiguousarray(a)) for a in tensors))
+
+
+_known: dict[tuple, tuple[StorageWeakRef, Adjacency]] = {}
+
+
+def adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:
+    """The Adjacency of an index (n_out / block, D), built once as long as the tensor lives and is not written to."""
+    if index.is_inference():  # has no version: nothing tells whether it was written to
+        return Adjacency(index, n_in, n_out)
+    storage = StorageWeakRef(index.untyped_storage())
+    # the weak reference keeps the storage's address from being given to another one
+    key = (storage.cdata, index.storage_offset(), tuple(index.shape), index._version, n_in, n_out)
+    found = _known.get(key)
+    if found is None:
+        for old in [k for k, (kept, _) in _known.items() if kept.expired() or k[:3] == key[:3]]:
+            del _known[old]
+        found = _known[key] = (storage, Adjacency(index, n_in, n_out))
+    return found[1]

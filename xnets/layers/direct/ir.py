@@ -1,0 +1,221 @@
+"""A small writer of LLVM IR: functions of pointers and 64-bit integers, with loops, variables and vectors of floats.
+
+Values are the names of LLVM's SSA registers ("%v7") or integer literals, as str or int. Variables are stack slots that
+LLVM's `sroa` pass turns into registers, so that loops need no phi nodes here.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+Value = str | int
+
+
+class Variable:
+    """A mutable scalar or vector; lives in registers once the code is optimised."""
+
+    def __init__(self, code: "Function", kind: str, value: Value) -> None:
+        self.code, self.kind = code, kind
+        self.slot = f"%s{code.fresh()}"
+        code.slots.append(f"  {self.slot} = alloca {kind}")
+        self.set(value)
+
+    def get(self) -> str:
+        """The value it has here."""
+        return self.code.op(f"load {self.kind}, ptr {self.slot}")
+
+    def set(self, value: Value) -> None:
+        """Give it another value from here on."""
+        self.code.emit(f"store {self.kind} {value}, ptr {self.slot}")
+
+
+class Function:
+    """One function `void name(...)`; `pointers` never alias, `integers` are int64. Vectors have `width` floats."""
+
+    def __init__(self, name: str, pointers: list[str], integers: list[str], width: int) -> None:
+        self.name, self.width, self.vector = name, width, f"<{width} x float>"
+        self.arguments = [f"ptr noalias %{p}" for p in pointers] + [f"i64 %{i}" for i in integers]
+        self.slots: list[str] = []
+        self.lines: list[str] = []
+        self.declared: set[str] = set()
+        self.count = 0
+
+    def fresh(self) -> int:
+        """A number not used before."""
+        self.count += 1
+        return self.count
+
+    def emit(self, line: str) -> None:
+        """Append one instruction without a result."""
+        self.lines.append("  " + line)
+
+    def op(self, instruction: str) -> str:
+        """Append one instruction and name its result."""
+        name = f"%v{self.fresh()}"
+        self.emit(f"{name} = {instruction}")
+        return name
+
+    def text(self) -> str:
+        """The module: this function and the intrinsics it calls."""
+        head = f"define void @{self.name}({', '.join(self.arguments)}) #0 {{\nentry:\n"
+        body = "\n".join([*self.slots, *self.lines, "  ret void", "}"])
+        wide = 'attributes #0 = { nounwind "prefer-vector-width"="512" "no-builtins" }'
+        return "\n".join([head + body, *sorted(self.declared), wide])
+
+    # --- control ---
+
+    @contextmanager
+    def loop(self, start: Value, stop: Value, step: Value = 1) -> Iterator[str]:
+        """for i in range(start, stop, step), yields i."""
+        n = self.fresh()
+        index = Variable(self, "i64", start)
+        self.emit(f"br label %head{n}")
+        self.lines.append(f"head{n}:")
+        i = index.get()
+        self.emit(f"br i1 {self.op(f'icmp slt i64 {i}, {stop}')}, label %body{n}, label %done{n}")
+        self.lines.append(f"body{n}:")
+        yield i
+        index.set(self.add(i, step))
+        self.emit(f"br label %head{n}")
+        self.lines.append(f"done{n}:")
+
+    @contextmanager
+    def when(self, condition: str) -> Iterator[None]:
+        """if condition, an i1."""
+        n = self.fresh()
+        self.emit(f"br i1 {condition}, label %then{n}, label %after{n}")
+        self.lines.append(f"then{n}:")
+        yield
+        self.emit(f"br label %after{n}")
+        self.lines.append(f"after{n}:")
+
+    # --- integers and pointers ---
+
+    def variable(self, value: Value = 0, kind: str = "i64") -> Variable:
+        """A new variable, set here."""
+        return Variable(self, kind, value)
+
+    def add(self, a: Value, b: Value) -> str:
+        """a + b."""
+        return self.op(f"add nsw i64 {a}, {b}")
+
+    def sub(self, a: Value, b: Value) -> str:
+        """a - b."""
+        return self.op(f"sub nsw i64 {a}, {b}")
+
+    def mul(self, a: Value, b: Value) -> str:
+        """a * b."""
+        return self.op(f"mul nsw i64 {a}, {b}")
+
+    def least(self, a: Value, b: Value) -> str:
+        """min(a, b)."""
+        return self.op(f"select i1 {self.op(f'icmp slt i64 {a}, {b}')}, i64 {a}, i64 {b}")
+
+    def pick(self, condition: str, a: str, b: str) -> str:
+        """Pointer a if condition else b."""
+        return self.op(f"select i1 {condition}, ptr {a}, ptr {b}")
+
+    def at(self, pointer: str, index: Value, kind: str = "float") -> str:
+        """&pointer[index], counted in `kind`s."""
+        return self.op(f"getelementptr {kind}, ptr {pointer}, i64 {index}")
+
+    def load_int(self, pointer: str, index: Value, kind: str = "i32") -> str:
+        """pointer[index], never negative, as an i64."""
+        found = self.op(f"load {kind}, ptr {self.at(pointer, index, kind)}")
+        return found if kind == "i64" else self.op(f"zext nneg {kind} {found} to i64")
+
+    def array(self, floats: int) -> str:
+        """Room on the stack, aligned to a cache line."""
+        slot = f"%s{self.fresh()}"
+        self.slots.append(f"  {slot} = alloca [{floats} x float], align 64")
+        return slot
+
+    # --- vectors ---
+
+    def zero(self) -> Variable:
+        """A vector variable, set to zero here."""
+        return Variable(self, self.vector, "zeroinitializer")
+
+    def load(self, pointer: str) -> str:
+        """`width` floats, at any alignment."""
+        return self.op(f"load {self.vector}, ptr {pointer}, align 4")
+
+    def store(self, vector: str, pointer: str) -> None:
+        """`width` floats, at any alignment."""
+        self.emit(f"store {self.vector} {vector}, ptr {pointer}, align 4")
+
+    def broadcast(self, pointer: str) -> str:
+        """The float there in every lane."""
+        scalar = self.op(f"load float, ptr {pointer}, align 4")
+        first = self.op(f"insertelement {self.vector} poison, float {scalar}, i64 0")
+        return self.shuffle(first, first, [0] * self.width)
+
+    def shuffle(self, a: str, b: str, lanes: list[int]) -> str:
+        """Lanes of a (0 ...) and b (width ...)."""
+        mask = ", ".join(f"i32 {lane}" for lane in lanes)
+        return self.op(f"shufflevector {self.vector} {a}, {self.vector} {b}, <{len(lanes)} x i32> <{mask}>")
+
+    def plus(self, a: str, b: str) -> str:
+        """a + b, lane by lane."""
+        return self.op(f"fadd {self.vector} {a}, {b}")
+
+    def fma(self, a: str, b: str, c: str) -> str:
+        """a * b + c; one rounding where the CPU can."""
+        v = self.vector
+        self.declared.add(f"declare {v} @llvm.fmuladd.v{self.width}f32({v}, {v}, {v})")
+        return self.op(f"call {v} @llvm.fmuladd.v{self.width}f32({v} {a}, {v} {b}, {v} {c})")
+
+    def mask(self, floats: Value) -> str:
+        """The first `floats` lanes; literals give a constant."""
+        bits = f"<{self.width} x i1>"
+        if isinstance(floats, int):
+            return f"{bits} <{', '.join(f'i1 {int(lane < floats)}' for lane in range(self.width))}>"
+        whole = f"<{self.width} x i64>"
+        first = self.op(f"insertelement {whole} poison, i64 {floats}, i64 0")
+        every = self.op(f"shufflevector {whole} {first}, {whole} poison, <{self.width} x i32> zeroinitializer")
+        lanes = ", ".join(f"i64 {lane}" for lane in range(self.width))
+        return f"{bits} " + self.op(f"icmp slt {whole} <{lanes}>, {every}")
+
+    def load_first(self, pointer: str, mask: str) -> str:
+        """The masked lanes, zero in the others, whose memory is not touched."""
+        v, n = self.vector, self.width
+        self.declared.add(f"declare {v} @llvm.masked.load.v{n}f32.p0(ptr, i32, <{n} x i1>, {v})")
+        return self.op(f"call {v} @llvm.masked.load.v{n}f32.p0(ptr {pointer}, i32 4, {mask}, {v} zeroinitializer)")
+
+    def store_first(self, vector: str, pointer: str, mask: str) -> None:
+        """The masked lanes."""
+        v, n = self.vector, self.width
+        self.declared.add(f"declare void @llvm.masked.store.v{n}f32.p0({v}, ptr, i32, <{n} x i1>)")
+        self.emit(f"call void @llvm.masked.store.v{n}f32.p0({v} {vector}, ptr {pointer}, i32 4, {mask})")
+
+    def transpose(self, rows: list[str]) -> list[str]:
+        """A width x width matrix, given and returned by rows."""
+        n = self.width
+        for _ in range(int(math.log2(n))):
+            low = [lane for i in range(n // 2) for lane in (i, n + i)]
+            high = [lane for i in range(n // 2, n) for lane in (i, n + i)]
+            # the perfect shuffle of rows i and i + n / 2, log2(n) times over, is the transpose
+            pairs = [(rows[i], rows[i + n // 2]) for i in range(n // 2)]
+            rows = [self.shuffle(a, b, lanes) for a, b in pairs for lanes in (low, high)]
+        return rows
+
+    def sums(self, vectors: list[str]) -> str:
+        """One vector whose lane i is the sum of the lanes of vectors[i] (at most `width` of them)."""
+        rows = vectors + ["zeroinitializer"] * (self.width - len(vectors))
+        half = self.width // 2
+        while len(rows) > 1:
+            # lanes fold in halves while neighbours interleave, so that the sums come out in order
+            n = len(rows)
+            folded = []
+            for i in range(n // 2):
+                a, b = rows[i], rows[i + n // 2]
+                if a == b == "zeroinitializer":
+                    folded.append(a)
+                    continue
+                low, high = [], []
+                for lane in range(half):
+                    low += [lane, self.width + lane]
+                    high += [half + lane, self.width + half + lane]
+                folded.append(self.plus(self.shuffle(a, b, low), self.shuffle(a, b, high)))
+            rows = folded
+        return rows[0]

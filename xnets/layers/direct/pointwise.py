@@ -1,0 +1,181 @@
+"""IR of 1x1 convolutions and linear layers: sparse times dense over tiles of columns.
+
+A column is one pixel of one image; N images of P pixels have N P columns, and a tile takes `tile` of them, across
+images if need be. Of each tile all input channels are packed to rows of `tile` floats, so that an edge is one row to
+multiply and the tile stays in the cache while all outputs pass over it.
+"""
+
+from xnets.layers.direct.ir import Function
+
+
+def _copy_rows(code: Function, rows: str | int, source: str, from_step: str | int, to: str, to_step: str | int,
+               length: str) -> None:  # fmt: skip
+    """rows x length floats; the steps are the distances of rows in floats."""
+    w = code.width
+    whole = code.mul(code.op(f"sdiv i64 {length}, {w}"), w)
+    rest = code.sub(length, whole)
+    lanes = code.mask(rest)
+    some = code.op(f"icmp sgt i64 {rest}, 0")
+    with code.loop(0, rows) as r:
+        a, b = code.at(source, code.mul(r, from_step)), code.at(to, code.mul(r, to_step))
+        with code.loop(0, whole, w) as i:
+            code.store(code.load(code.at(a, i)), code.at(b, i))
+        with code.when(some):
+            code.store_first(code.load_first(code.at(a, whole), lanes), code.at(b, whole), lanes)
+
+
+def _move_tile(code: Function, image: str, channels: str, top: str | int, count: str | int, packed: str, tile: int,
+               first: str, length: str, into: bool) -> None:  # fmt: skip
+    """Channels [top, top + count) of columns [first, first + length) of `image` (N, channels, pixels) to or from
+    `packed` (channels, tile): one piece for each image the tile touches."""
+    n, done = code.fresh(), code.variable(0)
+    code.emit(f"br label %piece{n}")
+    code.lines.append(f"piece{n}:")
+    now = done.get()
+    column = code.add(first, now)
+    number = code.op(f"sdiv i64 {column}, %pixels")
+    pixel = code.sub(column, code.mul(number, "%pixels"))
+    here = code.least(code.sub(length, now), code.sub("%pixels", pixel))
+    channel = code.add(code.mul(number, channels), top)
+    start = code.at(image, code.add(code.mul(channel, "%pixels"), pixel))
+    there = code.at(packed, code.add(code.mul(top, tile), now))
+    if into:
+        _copy_rows(code, count, start, "%pixels", there, tile, here)
+    else:
+        _copy_rows(code, count, there, tile, start, "%pixels", here)
+    after = code.add(now, here)
+    done.set(after)
+    code.emit(f"br i1 {code.op(f'icmp slt i64 {after}, {length}')}, label %piece{n}, label %moved{n}")
+    code.lines.append(f"moved{n}:")
+
+
+def forward(group: int, gather: bool, vectors: int, width: int) -> Function:
+    """y = sparse @ x for tiles [t0, t1) and groups of outputs [g0, g1).
+
+    x (N, n_in, pixels), y (N, rows, pixels); rows = outputs, padded in `outputs` (tile, groups x group).
+    edges, counts, where and order are those of adjacency.Grouped; weights are in that order already, or, with
+    `gather`, in the layer's own: where there is but one tile, sorting them first would cost more than it saves.
+    """
+    code = Function(
+        "forward",
+        ["x", "weights", "edges", "counts", "where", "order", "y", "inputs", "outputs"],
+        ["t0", "t1", "g0", "g1", "n_in", "rows", "chunks", "columns", "pixels"],
+        width,
+    )
+    tile = vectors * width
+    groups = code.op(f"sdiv i64 {code.add('%rows', group - 1)}, {group}")
+    with code.loop("%t0", "%t1") as t:
+        first = code.mul(t, tile)
+        length = code.least(tile, code.sub("%columns", first))
+        _move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, into=True)
+        with code.loop(0, "%chunks") as chunk:
+            fresh = code.op(f"icmp eq i64 {chunk}, 0")
+            offset = code.mul(chunk, groups)
+            with code.loop("%g0", "%g1") as g:
+                _group(code, g, code.add(g, offset), group, vectors, tile, gather, fresh)
+        # outputs of these groups only: other threads may hold the others
+        top = code.mul("%g0", group)
+        bottom = code.least(code.mul("%g1", group), "%rows")
+        _move_tile(code, "%y", "%rows", top, code.sub(bottom, top), "%outputs", tile, first, length, into=False)
+    return code
+
+
+def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: int, gather: bool, fresh: str) -> None:
+    """Group g of the outputs of one tile, from the entries at `place`.
+
+    Inputs are taken by the subset of the outputs they feed: one load for all of them.
+    """
+    patterns = 2**group - 1
+    copies = 2 if group == 1 else 1  # two edges in flight where one output's chain of sums is all there is
+    sums = [[[code.zero() for _ in range(vectors)] for _ in range(copies)] for _ in range(group)]
+    edge = code.variable(code.load_int("%where", code.mul(place, 2), "i64"))
+    weight = code.variable(code.load_int("%where", code.add(code.mul(place, 2), 1), "i64"))
+
+    def entry(pattern: int, e: str, w: str, copy: int) -> None:
+        row = code.at("%inputs", code.mul(code.load_int("%edges", e), tile))
+        loaded = [code.load(code.at(row, v * code.width)) for v in range(vectors)]
+        members = [o for o in range(group) if pattern >> o & 1]
+        for i, o in enumerate(members):
+            which = code.add(w, i)
+            scale = code.broadcast(code.at("%weights", code.load_int("%order", which) if gather else which))
+            for v, s in enumerate(sums[o][copy]):
+                s.set(code.fma(loaded[v], scale, s.get()))
+
+    for pattern in range(1, patterns + 1):
+        size = pattern.bit_count()
+        count = code.load_int("%counts", code.add(code.mul(place, patterns), pattern - 1))
+        e0, w0 = edge.get(), weight.get()
+        paired = code.op(f"and i64 {count}, -{copies}")
+        with code.loop(0, paired, copies) as i:
+            for copy in range(copies):
+                e = code.add(code.add(e0, i), copy)
+                entry(pattern, e, code.add(w0, code.mul(code.add(i, copy), size)), copy)
+        with code.loop(paired, count) as i:
+            entry(pattern, code.add(e0, i), code.add(w0, code.mul(i, size)), 0)
+        edge.set(code.add(e0, count))
+        weight.set(code.add(w0, code.mul(count, size)))
+    for o in range(group):
+        row = code.at("%outputs", code.mul(code.add(code.mul(g, group), o), tile))
+        for v in range(vectors):
+            total = sums[o][0][v].get()
+            for copy in range(1, copies):
+                total = code.plus(total, sums[o][copy][v].get())
+            there = code.at(row, v * code.width)
+            code.store(code.plus(total, unless(code, fresh, code.load(there))), there)
+
+
+def weight_gradient(rest: int, vectors: int, width: int) -> Function:
+    """gradient (n_out, degree) of the weight, for outputs [o0, o1), summed over all columns.
+
+    x (N, n_in, pixels), dy (N, n_out, pixels); index (n_out, degree) names each edge's input. `inputs` and `outputs`
+    hold one tile each, with zeros where the last is not full. rest = degree % width.
+    """
+    code = Function(
+        "weight_gradient",
+        ["x", "dy", "index", "gradient", "inputs", "outputs"],
+        ["o0", "o1", "n_in", "n_out", "degree", "columns", "pixels"],
+        width,
+    )
+    tile = vectors * width
+    with code.loop(0, "%columns", tile) as first:
+        length = code.least(tile, code.sub("%columns", first))
+        with code.when(code.op(f"icmp slt i64 {length}, {tile}")):
+            for name, rows in (("%inputs", "%n_in"), ("%outputs", "%n_out")):
+                with code.loop(0, code.mul(rows, tile), width) as i:
+                    code.store("zeroinitializer", code.at(name, i))
+        _move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, into=True)
+        _move_tile(code, "%dy", "%n_out", 0, "%n_out", "%outputs", tile, first, length, into=True)
+        fresh = code.op(f"icmp eq i64 {first}, 0")
+        with code.loop("%o0", "%o1") as o:
+            row = code.at("%outputs", code.mul(o, tile))
+            upstream = [code.load(code.at(row, v * width)) for v in range(vectors)]
+            start = code.mul(o, "%degree")
+            whole = code.sub("%degree", rest)
+            with code.loop(0, whole, width) as d:
+                _products(code, upstream, code.add(start, d), width, tile, fresh)
+            if rest:
+                _products(code, upstream, code.add(start, whole), rest, tile, fresh)
+    return code
+
+
+def _products(code: Function, upstream: list[str], edge: str, count: int, tile: int, fresh: str) -> None:
+    """gradient[edge + i] (+)= sum over the tile of upstream * input of that edge, for i < count."""
+    vectors = []
+    for i in range(count):
+        row = code.at("%inputs", code.mul(code.load_int("%index", code.add(edge, i)), tile))
+        chains = ["zeroinitializer"] * min(2, len(upstream))
+        for v, dy in enumerate(upstream):
+            x = code.load(code.at(row, v * code.width))
+            chains[v % len(chains)] = code.fma(x, dy, chains[v % len(chains)])
+        vectors.append(chains[0] if len(chains) == 1 else code.plus(*chains))
+    add_to(code, code.sums(vectors), code.at("%gradient", edge), code.mask(count), fresh)
+
+
+def add_to(code: Function, vector: str, pointer: str, mask: str, fresh: str) -> None:
+    """pointer[masked lanes] = vector, plus what is there unless `fresh`."""
+    code.store_first(code.plus(vector, unless(code, fresh, code.load_first(pointer, mask))), pointer, mask)
+
+
+def unless(code: Function, fresh: str, vector: str) -> str:
+    """The vector, or zero if `fresh`: what is there was never written."""
+    return code.op(f"select i1 {fresh}, {code.vector} zeroinitializer, {code.vector} {vector}")

@@ -1,0 +1,152 @@
+"""Runs the compiled kernels on tensors: chooses tiles, allocates scratch, splits the work among threads.
+
+Each output is summed by one thread in an order that depends on shapes alone, so results do not depend on the number
+of threads.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from xnets.layers.direct import pointwise, window
+from xnets.layers.direct.adjacency import Adjacency
+from xnets.layers.direct.jit import compiled, vector_width
+from xnets.layers.direct.pool import in_parallel, parts, threads_for
+
+CACHE = 128 * 1024  # floats of input that shall stay in the second-level cache: half of its 1 MiB
+AT_ONCE = 4 * 1024 * 1024  # floats of packed inputs and outputs: 16 MiB
+SHARING = 12  # from this compression on, four outputs share too few inputs for grouping to pay
+
+
+def pointwise_product(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool) -> Tensor:
+    """x (N, columns of the matrix, pixels) -> (N, its rows, pixels); the matrix is n_out x n_in, or its transpose."""
+    images, n, pixels = x.shape
+    rows = adjacency.n_in if transposed else adjacency.n_out
+    columns, width = images * pixels, vector_width()
+    vectors = min(4, -(-columns // width))
+    tile = vectors * width
+    tiles = -(-columns // tile)
+    group = 4 if weight.numel() * SHARING > rows * n else 1
+    chunks = min(-(-n * tile // CACHE), n)
+    gather = tiles <= 2
+    sparse = adjacency.grouped(transposed, group, chunks)
+    sorted_weight = weight.view(-1) if gather else weight.view(-1).index_select(0, sparse.order)
+    kernel = compiled(pointwise.forward, group, gather, vectors, width)
+    groups = -(-rows // group)
+    y = x.new_empty(images, rows, pixels)
+
+    def work(t0: int, t1: int, g0: int, g1: int) -> None:
+        inputs, outputs = x.new_empty(n, tile), x.new_empty(groups * group, tile)
+        arrays = (x, sorted_weight, sparse.columns, sparse.counts, sparse.where, sparse.order, y, inputs, outputs)
+        kernel(*(a.data_ptr() for a in arrays), t0, t1, g0, g1, n, rows, chunks, columns, pixels)
+
+    threads = threads_for(weight.numel() * columns)
+    if tiles >= threads:
+        in_parallel(work, [(*part, 0, groups) for part in parts(tiles, threads)])
+    else:
+        in_parallel(work, [(0, tiles, *part) for part in parts(groups, threads)])
+    return y
+
+
+def pointwise_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency) -> Tensor:
+    """dy (N, n_out, pixels), x (N, n_in, pixels) -> (n_out, D)."""
+    images, n_in, pixels = x.shape
+    n_out, degree = adjacency.index.shape
+    columns, width = images * pixels, vector_width()
+    vectors = min(8 if n_in * 8 * width <= CACHE else 4, -(-columns // width))
+    tile = vectors * width
+    kernel = compiled(pointwise.weight_gradient, degree % width, vectors, width)
+    gradient = x.new_empty(n_out, degree)
+
+    def work(o0: int, o1: int) -> None:
+        inputs, outputs = x.new_empty(n_in, tile), x.new_empty(n_out, tile)
+        arrays = (x, dy, adjacency.index, gradient, inputs, outputs)
+        kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, degree, columns, pixels)
+
+    in_parallel(work, parts(n_out, threads_for(gradient.numel() * columns)))
+    return gradient
+
+
+class Packing(NamedTuple):
+    """How images of one size are packed, `lanes` at a time."""
+
+    shape: window.Map
+    lanes: int
+
+    def pack(self, x: Tensor, border: bool, into: Tensor) -> None:
+        """x (images, C, H, W), at most `lanes` images, -> (C, tall, wide, lanes)."""
+        channels = x.shape[1]
+        shape = self.shape
+        outside = border and not shape.whole
+        tall, wide = shape.padded if border else (shape.height, shape.columns)
+        kernel = compiled(window.pack, shape.height, shape.width, int(outside), int(outside), tall, wide, self.lanes)
+        zeros = x.new_zeros(self.lanes)
+
+        def work(c0: int, c1: int) -> None:
+            kernel(x.data_ptr(), into.data_ptr(), zeros.data_ptr(), c0, c1, channels, x.shape[0])
+
+        in_parallel(work, parts(channels, threads_for(into.numel() * 4)))
+
+    def floats(self, channels: int, border: bool) -> int:
+        """Size of one packed block."""
+        tall, wide = self.shape.padded if border else (self.shape.height, self.shape.columns)
+        return channels * tall * wide * self.lanes
+
+
+def packing_for(x: Tensor) -> Packing:
+    """One image to a lane; few images take narrow vectors."""
+    width = vector_width()
+    lanes = min(width, max(4, 1 << (x.shape[0] - 1).bit_length()))
+    return Packing(window.tiled(*x.shape[2:], 16 if width == 16 else 8), lanes)
+
+
+def window_product(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool) -> Tensor:
+    """x (N, columns of the matrix, H, W), weight (n_out, D, 3, 3) -> (N, its rows, H, W)."""
+    images, channels, height, width = x.shape
+    rows = adjacency.n_in if transposed else adjacency.n_out
+    packing = packing_for(x)
+    lanes, shape = packing.lanes, packing.shape
+    kernel = compiled(window.product, height, width, shape.tall, shape.wide, transposed, lanes)
+    y = x.new_empty(images, rows, height, width)
+    if transposed:
+        sparse = adjacency.transposed
+        pointer, columns, filters = sparse.pointer, sparse.columns, weight.view(-1, 9).index_select(0, sparse.order)
+    else:
+        pointer, columns, filters = adjacency.pointer, adjacency.index, weight
+    packed, sink = x.new_empty(packing.floats(channels, True)), x.new_empty(lanes)
+    for first in range(0, images, lanes):
+        now = x[first : first + lanes]
+        packing.pack(now, True, packed)
+        arrays = (packed, filters, columns, pointer, y[first], sink)
+
+        def work(r0: int, r1: int, arrays: tuple[Tensor, ...] = arrays, images: int = now.shape[0]) -> None:
+            kernel(*(a.data_ptr() for a in arrays), r0, r1, rows, images)
+
+        in_parallel(work, parts(rows, threads_for(weight.numel() * height * width * lanes)))
+    return y
+
+
+def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency) -> Tensor:
+    """dy (N, n_out, H, W), x (N, n_in, H, W) -> (n_out, D, 3, 3)."""
+    images, n_in, height, width = x.shape
+    n_out, degree = adjacency.index.shape
+    packing = packing_for(x)
+    lanes, shape = packing.lanes, packing.shape
+    kernel = compiled(window.weight_gradient, height, width, shape.tall, shape.wide, lanes)
+    gradient = x.new_empty(n_out, degree, 3, 3)
+    of_x, of_dy = packing.floats(n_in, True), packing.floats(n_out, False)
+    # several blocks at once save reductions of lanes; too many would leave the cache
+    together = max(1, min(-(-images // lanes), AT_ONCE // (of_x + of_dy)))
+    inputs, outputs = x.new_empty(together, of_x), x.new_empty(together, of_dy)
+    for first in range(0, images, lanes * together):
+        blocks = range(first, min(images, first + lanes * together), lanes)
+        for i, block in enumerate(blocks):
+            packing.pack(x[block : block + lanes], True, inputs[i])
+            packing.pack(dy[block : block + lanes], False, outputs[i])
+
+        def work(o0: int, o1: int, blocks: int = len(blocks), fresh: bool = first == 0) -> None:
+            arrays = (inputs, outputs, adjacency.index, gradient)
+            kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, degree, blocks, fresh)
+
+        in_parallel(work, parts(n_out, threads_for(gradient.numel() * height * width * lanes)))
+    return gradient

@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from xnets.errors import Stopped, XNetsError
 from xnets.files import read_json, write_json
@@ -118,13 +118,7 @@ class Store:
         train it together (agree: Group.any) one takes the lock, mine, and all wait. Raises Stopped if `stop` says True
         before, XNetsError if the store cannot be written.
         """
-        path = self.folder(run) / ".lock"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(path, "a")  # noqa: SIM115 - closed below
-        except OSError as error:
-            raise XNetsError(f"Cannot write {path} ({error.strerror}): choose another store in params.yaml.") from None
-        with file:
+        with _open_lock(self.folder(run)) as file:
             while True:
                 held, stopping = agree(mine and _locked(file.fileno()), stop())
                 if held:
@@ -149,13 +143,7 @@ class Store:
 
         Raises XNetsError if another process holds it for longer than `patience` seconds, or if it cannot be written.
         """
-        path = self.root / ".lock"
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            file = open(path, "a+")  # noqa: SIM115 - closed below
-        except OSError as error:
-            raise XNetsError(f"Cannot write {path} ({error.strerror}): choose another store in params.yaml.") from None
-        with file:
+        with _open_lock(self.root) as file:
             deadline = time.monotonic() + patience
             while not _locked(file.fileno()):
                 if time.monotonic() > deadline:
@@ -185,6 +173,15 @@ class Store:
         finally:
             with contextlib.suppress(OSError):
                 probe.unlink(missing_ok=True)
+
+
+def _open_lock(folder: Path) -> IO[str]:
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return open(path, "a+")
+    except OSError as error:
+        raise XNetsError(f"Cannot write {path} ({error.strerror}): choose another store in params.yaml.") from None
 
 
 def _locked(descriptor: int) -> bool:

@@ -41,10 +41,10 @@ def add_sweep(commands: argparse._SubParsersAction) -> None:
 
 
 def seconds(said: str) -> float:
-    seconds = float(said)
-    if not 1 <= seconds <= 86400:
+    """For argparse, which names this function when `said` is no number."""
+    if not 1 <= float(said) <= 86400:
         raise argparse.ArgumentTypeError(f"say 1 to 86400 seconds, not {said}")
-    return seconds
+    return float(said)
 
 
 def _lines(said: str) -> int:

@@ -51,17 +51,13 @@ class Scope:
     def store(self) -> Store:
         return Store(self.plan.settings.store)
 
-    @property
-    def device(self) -> str:
-        return "cuda" if self.preset.gpus or self.preset.gres else "cpu"
-
     @cached_property
     def runs(self) -> list[Run]:
         return self.plan.runs()
 
     @cached_property
     def estimate(self) -> Estimate:
-        return Estimate(self.plan, self.device)
+        return Estimate(self.plan, self.preset.device)
 
     @cached_property
     def placed(self) -> dict[str, Placement]:
@@ -82,16 +78,15 @@ class Scope:
 
 def plan(args: argparse.Namespace) -> None:
     """What there is to do, and how long it will take where params.yaml says."""
-    settings = read_settings()
-    on_slurm = bool(args.cluster) or settings.executor == "slurm"
     scope = Scope.asked(args)
     settings = scope.plan.settings
+    on_slurm = bool(args.cluster) or settings.executor == "slurm"
     workers = [] if on_slurm else devices_here(settings, 10**6)
     estimate = scope.estimate if on_slurm else Estimate(scope.plan, workers[0].split(":")[0])
     items = scope.plan.runs_of_items(missing_ok=True)
     runs = list(dict.fromkeys(run for wanted in items.values() for run in wanted))
     lacking = {run for run in runs if not scope.store.is_done(run)}
-    unit = "GPU" if (scope.device == "cuda" if on_slurm else workers[0] != "cpu") else "core"
+    unit = "GPU" if (scope.preset.device == "cuda" if on_slurm else workers[0] != "cpu") else "core"
     print(f"scale {settings.scale}: {scope.plan.about}")
     print(f"{'':10}{'runs':>6}{'done':>6}{'to train':>10}   time on one {unit}")
     for item, wanted in [*items.items(), ("together", runs)]:

@@ -77,19 +77,19 @@ class PackJob:
             names = sorted({run.dataset for run in self.runs})
             folders = {stage(settings.data_folder, name, self.preset.scratch) for name in names}
             settings = replace(settings, data_folder=folders.pop()) if len(folders) == 1 else settings
-        device = "cuda" if settings.local.device == "auto" and self._asks_for_gpus() else settings.local.device
-        local = replace(settings.local, workers=self.preset.runs_at_once, device=device)
+        local = replace(settings.local, workers=self.preset.runs_at_once, device=self._device())
         return replace(settings, local=local)
 
-    def _asks_for_gpus(self) -> bool:
-        """Then a node without one is a failure, not a slow success."""
-        return bool(self.preset.gpus or self.preset.gres)
+    def _device(self) -> str:
+        """A job that asks for GPUs does not look whether there are any: a node without is a failure, not slow."""
+        asked = self.settings.local.device
+        return self.preset.device if asked == "auto" and self.preset.device == "cuda" else asked
 
     def _join_tasks(self) -> list[str]:
         """Tell this task's worker how to find the others' (torch.distributed's variables); return its device."""
         environment = submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
         os.environ["MASTER_ADDR"] = address_of(environment.master_addr)
-        return ["cuda" if self.settings.local.device != "cpu" and self._asks_for_gpus() else "cpu"]
+        return ["cuda" if self._device() == "cuda" else "cpu"]
 
     def _on_sigterm(self, *_: Any) -> None:
         self.stopping = True

@@ -57,6 +57,11 @@ class Preset:
         """Of the jobs that train on this data set."""
         return self.distributed.get(dataset, Shape())
 
+    @property
+    def device(self) -> str:
+        """Of its jobs: "cuda" or "cpu"."""
+        return "cuda" if self.gpus or self.gres else "cpu"
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON types, for the record of a submission."""
         return asdict(self)

@@ -53,8 +53,7 @@ def _compiled(generate: Callable[..., Function], shape: tuple[int, ...], feature
     return prototype(address)
 
 
-def _optimised(text: str) -> tuple[Any, Any]:
-    """The module and the machine it is meant for."""
+def _build(text: str) -> Any:
     _initialise()
     module = llvm.parse_assembly(text)
     module.verify()
@@ -65,18 +64,7 @@ def _optimised(text: str) -> tuple[Any, Any]:
     options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False  # done by hand
     passes = llvm.create_pass_builder(machine, options)
     passes.getModulePassManager().run(module, passes)
-    return module, machine
-
-
-def _build(text: str) -> Any:
-    module, machine = _optimised(text)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     _kept.append((engine, module, machine))
     return engine
-
-
-def assembly(function: Function) -> str:
-    """What the CPU runs, to look for spills."""
-    module, machine = _optimised(function.text())
-    return machine.emit_assembly(module)

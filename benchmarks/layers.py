@@ -126,8 +126,9 @@ def measure(name: str, what: str, compressions: list[int], repeats: int, peak: f
     fastest = min(statistics.median(took) for took in dense)
     for c in compressions:
         edges = n_out * (n_in // c) * k * k
-        positions = batch * max(1, size) ** 2
-        least = least_milliseconds(edges, positions, (n_in + n_out) * positions, peak, bandwidth)
+        pixels = batch * max(1, size) ** 2
+        inside = (1 - (k // 2) * (k // 2 + 1) / (k * size)) ** 2 if size else 1  # taps that fall on the map
+        least = least_milliseconds(edges, inside * pixels, (n_in + n_out) * pixels, peak, bandwidth)
         least *= 1 if forward_only else 3  # dX and dW are as much work each
         rows.append([name, what, c, "limit", f"{least:.3f}", *[f"{fastest / least:.3f}"] * 3])
     return rows

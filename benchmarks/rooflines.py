@@ -31,7 +31,7 @@ def bytes_per_second() -> float:
     return 2 * source.nbytes / best_seconds(lambda: target.copy_(source))
 
 
-def least_milliseconds(edges: int, positions: int, activations: int, peak: float, bandwidth: float) -> float:
+def least_milliseconds(edges: int, positions: float, activations: int, peak: float, bandwidth: float) -> float:
     """No kernel that computes along the edges can be faster.
 
     edges: weights, taps included. positions: what each is multiplied with, images x pixels. activations: floats of

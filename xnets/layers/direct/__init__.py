@@ -1,7 +1,7 @@
 """Kernels for CPUs that take the sparse graph as it is: compiled for the machine at run time, by llvmlite.
 
-AVAILABLE says whether llvmlite is installed (`pip install xnets[fast]`). fp32, stride 1, 1x1 and 3x3 convolutions
-that keep the image's size, and linear layers; everything else is the dense kernel's.
+AVAILABLE says whether llvmlite is installed (`pip install xnets[fast]`). fp32, 1x1 and 3x3 convolutions of stride 1
+or 2 whose padding keeps the image's size (or halves it), and linear layers; everything else is the dense kernel's.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ class DirectKernel:
         """See Kernel."""
         if not supports(x, weight, edges, how):
             return self.dense.conv2d(x, weight, bias, edges, how)
-        return _with_bias(x, weight, bias, edges, (-1, 1, 1))
+        return _with_bias(x, weight, bias, edges, (-1, 1, 1), how.stride[0])
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges) -> Tensor:
         """See Kernel."""
@@ -49,11 +49,13 @@ def supports(x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None = 
         return True
     window = tuple(weight.shape[2:])
     keeps = {(1, 1): ((0, 0), "same", "valid"), (3, 3): ((1, 1), "same")}.get(window, ())
-    return how.stride == (1, 1) and how.dilation == (1, 1) and how.padding in keeps
+    return how.stride in ((1, 1), (2, 2)) and how.dilation == (1, 1) and how.padding in keeps
 
 
-def _with_bias(x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, shape: tuple[int, ...]) -> Tensor:
+def _with_bias(
+    x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, shape: tuple[int, ...], stride: int = 1
+) -> Tensor:
     from xnets.layers.direct.op import direct
 
-    y = direct(x, weight, edges.index)
+    y = direct(x, weight, edges.index, stride)
     return y if bias is None else y + bias.view(shape)

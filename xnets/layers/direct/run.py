@@ -68,81 +68,92 @@ def pointwise_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency) -> Te
 
 
 class Packing(NamedTuple):
-    """How images of one size are packed, `lanes` at a time."""
+    """How images are packed, `lanes` at a time; `shape` is that of the product they are the source of."""
 
     shape: window.Map
     lanes: int
 
-    def pack(self, x: Tensor, border: bool, into: Tensor) -> None:
-        """x (images, C, H, W), at most `lanes` images, -> (C, tall, wide, lanes)."""
-        channels = x.shape[1]
-        shape = self.shape
-        outside = border and not shape.whole
-        tall, wide = shape.padded if border else (shape.height, shape.columns)
-        kernel = compiled(window.pack, shape.height, shape.width, int(outside), int(outside), tall, wide, self.lanes)
+    def pack(self, x: Tensor, into: Tensor) -> None:
+        """x (images, C, H, W), at most `lanes` images, -> (C, *shape.padded, lanes)."""
+        self._pack(x, into, self.shape.border, *self.shape.padded)
+
+    def pack_upstream(self, dy: Tensor, into: Tensor) -> None:
+        """dy (images, C, H, W), the gradient of the product, -> (C, height, columns, lanes)."""
+        self._pack(dy, into, 0, self.shape.height, self.shape.columns)
+
+    def _pack(self, x: Tensor, into: Tensor, border: int, tall: int, wide: int) -> None:
+        images, channels, height, width = x.shape
+        kernel = compiled(window.pack, height, width, border, border, tall, wide, self.lanes)
         zeros = x.new_zeros(self.lanes)
 
         def work(c0: int, c1: int) -> None:
-            kernel(x.data_ptr(), into.data_ptr(), zeros.data_ptr(), c0, c1, channels, x.shape[0])
+            kernel(x.data_ptr(), into.data_ptr(), zeros.data_ptr(), c0, c1, channels, images)
 
         in_parallel(work, parts(channels, threads_for(into.numel() * 4)))
 
-    def floats(self, channels: int, border: bool) -> int:
-        """Size of one packed block."""
-        tall, wide = self.shape.padded if border else (self.shape.height, self.shape.columns)
-        return channels * tall * wide * self.lanes
+    def floats(self, channels: int) -> int:
+        """Of one packed block of sources."""
+        return channels * self.shape.padded[0] * self.shape.padded[1] * self.lanes
+
+    def floats_upstream(self, channels: int) -> int:
+        """Of one packed block of gradients."""
+        return channels * self.shape.height * self.shape.columns * self.lanes
 
 
-def packing_for(x: Tensor) -> Packing:
-    """One image to a lane; few images take narrow vectors."""
+def packing_for(images: int, size: tuple[int, int], step: int = 1, over: tuple[int, int] = (0, 0)) -> Packing:
+    """One image to a lane; few images take narrow vectors. The product's size, the stride and the source's size."""
     width = vector_width()
-    lanes = min(width, max(4, 1 << (x.shape[0] - 1).bit_length()))
-    return Packing(window.tiled(*x.shape[2:], 16 if width == 16 else 8), lanes)
+    lanes = min(width, max(4, 1 << (images - 1).bit_length()))
+    return Packing(window.tiled(*size, 16 if width == 16 else 8, step, over), lanes)
 
 
-def window_product(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool) -> Tensor:
-    """x (N, columns of the matrix, H, W), weight (n_out, D, 3, 3) -> (N, its rows, H, W)."""
-    images, channels, height, width = x.shape
+def window_product(
+    x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, size: tuple[int, int], stride: int = 1
+) -> Tensor:
+    """x (N, columns of the matrix, H, W), weight (n_out, D, 3, 3) -> (N, its rows, *size)."""
+    images, channels = x.shape[:2]
     rows = adjacency.n_in if transposed else adjacency.n_out
-    packing = packing_for(x)
-    lanes, shape = packing.lanes, packing.shape
-    kernel = compiled(window.product, height, width, shape.tall, shape.wide, transposed, lanes)
-    y = x.new_empty(images, rows, height, width)
+    step = window.SPREAD if transposed and stride == 2 else stride
+    packing = packing_for(images, size, step, tuple(x.shape[2:]) if stride > 1 else (0, 0))
+    lanes = packing.lanes
+    kernel = compiled(window.product, packing.shape, transposed and stride == 1, lanes)
+    y = x.new_empty(images, rows, *size)
     if transposed:
         sparse = adjacency.transposed
         pointer, columns, filters = sparse.pointer, sparse.columns, weight.view(-1, 9).index_select(0, sparse.order)
     else:
         pointer, columns, filters = adjacency.pointer, adjacency.index, weight
-    packed, sink = x.new_empty(packing.floats(channels, True)), x.new_empty(lanes)
+    packed, sink = x.new_empty(packing.floats(channels)), x.new_empty(lanes)
     for first in range(0, images, lanes):
         now = x[first : first + lanes]
-        packing.pack(now, True, packed)
+        packing.pack(now, packed)
         arrays = (packed, filters, columns, pointer, y[first], sink)
 
         def work(r0: int, r1: int, arrays: tuple[Tensor, ...] = arrays, images: int = now.shape[0]) -> None:
             kernel(*(a.data_ptr() for a in arrays), r0, r1, rows, images)
 
-        in_parallel(work, parts(rows, threads_for(weight.numel() * height * width * lanes)))
+        in_parallel(work, parts(rows, threads_for(weight.numel() * size[0] * size[1] * lanes)))
     return y
 
 
-def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency) -> Tensor:
-    """dy (N, n_out, H, W), x (N, n_in, H, W) -> (n_out, D, 3, 3)."""
-    images, n_in, height, width = x.shape
+def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: int = 1) -> Tensor:
+    """dy (N, n_out, H', W'), x (N, n_in, H, W) -> (n_out, D, 3, 3)."""
+    images, n_in = x.shape[:2]
     n_out, degree = adjacency.index.shape
-    packing = packing_for(x)
-    lanes, shape = packing.lanes, packing.shape
-    kernel = compiled(window.weight_gradient, height, width, shape.tall, shape.wide, lanes)
+    height, width = dy.shape[2:]
+    packing = packing_for(images, (height, width), stride, tuple(x.shape[2:]) if stride > 1 else (0, 0))
+    lanes = packing.lanes
+    kernel = compiled(window.weight_gradient, packing.shape, lanes)
     gradient = x.new_empty(n_out, degree, 3, 3)
-    of_x, of_dy = packing.floats(n_in, True), packing.floats(n_out, False)
+    of_x, of_dy = packing.floats(n_in), packing.floats_upstream(n_out)
     # several blocks at once save reductions of lanes; too many would leave the cache
     together = max(1, min(-(-images // lanes), AT_ONCE // (of_x + of_dy)))
     inputs, outputs = x.new_empty(together, of_x), x.new_empty(together, of_dy)
     for first in range(0, images, lanes * together):
         blocks = range(first, min(images, first + lanes * together), lanes)
         for i, block in enumerate(blocks):
-            packing.pack(x[block : block + lanes], True, inputs[i])
-            packing.pack(dy[block : block + lanes], False, outputs[i])
+            packing.pack(x[block : block + lanes], inputs[i])
+            packing.pack_upstream(dy[block : block + lanes], outputs[i])
 
         def work(o0: int, o1: int, blocks: int = len(blocks), fresh: bool = first == 0) -> None:
             arrays = (inputs, outputs, adjacency.index, gradient)

@@ -176,15 +176,25 @@ def test_narrower_vectors(width, features, monkeypatch):
 
 
 @needs_llvmlite
+@pytest.mark.parametrize("sharing", [0, 1000])
 @pytest.mark.parametrize("name", ["whole map", "bands taller than the rest of the map", "linear, many tiles"])
-def test_work_in_pieces_that_fit_small_caches(name, monkeypatch):
+def test_work_in_pieces_that_fit_small_caches(name, sharing, monkeypatch):
     from xnets.layers.direct import run
 
     monkeypatch.setattr(run, "AT_ONCE", 1)
-    monkeypatch.setattr(run, "CACHE", 1000)
+    monkeypatch.setattr(run, "CACHE", 4000)
+    monkeypatch.setattr(run, "NEAR", 500)
+    monkeypatch.setattr(run, "SHARING", sharing)
     n_in, rows, degree, window, _, size = CORNERS[name]
     assert_right(problem(n_in, rows, 1, degree, window, 70, size))
     assert_right(problem(n_in, rows, 1, degree, window, 70, size, double=True))
+
+
+@needs_llvmlite
+@pytest.mark.parametrize("window", [3, 1, 0])
+def test_neighbours_in_any_order(window):
+    x, weight, edges, upstream = problem(40, 30, 1, 5, window, 5, (6, 5))
+    assert_right((x, weight, edges._replace(index=edges.index.flip(1)), upstream))
 
 
 @needs_llvmlite

@@ -8,14 +8,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from xnets.layers.direct import pointwise, window
+from xnets.layers.direct import pointwise, segments, window
 from xnets.layers.direct.adjacency import Adjacency
 from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.pool import in_parallel, parts, threads_for
 
 CACHE = 128 * 1024  # floats of input that shall stay in the second-level cache: half of its 1 MiB
 AT_ONCE = 4 * 1024 * 1024  # floats of packed inputs and outputs: 16 MiB
-SHARING = 12  # from this compression on, four outputs share too few inputs for grouping to pay
+SHARING = 6  # from this compression on, four outputs share too few inputs for grouping to pay
+NEAR = 16 * 1024  # floats of input that shall stay close to the core
 
 
 def pointwise_product(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool) -> Tensor:
@@ -23,29 +24,60 @@ def pointwise_product(x: Tensor, weight: Tensor, adjacency: Adjacency, transpose
     images, n, pixels = x.shape
     rows = adjacency.n_in if transposed else adjacency.n_out
     columns, width = images * pixels, vector_width()
-    vectors = min(4, -(-columns // width))
-    tile = vectors * width
-    tiles = -(-columns // tile)
-    group = 4 if weight.numel() * SHARING > rows * n else 1
+    tile = min(4, -(-columns // width)) * width
+    threads = threads_for(weight.numel() * columns)
+    y = x.new_empty(images, rows, pixels)
+    # the sums of four outputs at once load less, if the inputs stay in the cache
+    shares = weight.numel() * SHARING > rows * n and n * tile <= 2 * CACHE
+    multiply = _grouped if shares else _segmented
+    multiply(x, weight.view(-1), adjacency, transposed, y, tile, threads)
+    return y
+
+
+def _grouped(
+    x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Tensor, tile: int, threads: int
+) -> None:
+    (images, n, pixels), rows, width, group = x.shape, y.shape[1], vector_width(), 4
+    tiles, groups = -(-images * pixels // tile), -(-rows // group)
     chunks = min(-(-n * tile // CACHE), n)
     gather = tiles <= 2
     sparse = adjacency.grouped(transposed, group, chunks)
-    sorted_weight = weight.view(-1) if gather else weight.view(-1).index_select(0, sparse.order)
-    kernel = compiled(pointwise.forward, group, gather, vectors, width)
-    groups = -(-rows // group)
-    y = x.new_empty(images, rows, pixels)
+    sorted_weight = weight if gather else weight.index_select(0, sparse.order)
+    kernel = compiled(pointwise.forward, group, gather, tile // width, width)
 
     def work(t0: int, t1: int, g0: int, g1: int) -> None:
         inputs, outputs = x.new_empty(n, tile), x.new_empty(groups * group, tile)
         arrays = (x, sorted_weight, sparse.columns, sparse.counts, sparse.where, sparse.order, y, inputs, outputs)
-        kernel(*(a.data_ptr() for a in arrays), t0, t1, g0, g1, n, rows, chunks, columns, pixels)
+        kernel(*(a.data_ptr() for a in arrays), t0, t1, g0, g1, n, rows, chunks, images * pixels, pixels)
 
-    threads = threads_for(weight.numel() * columns)
+    in_parallel(work, _pieces(tiles, groups, threads))
+
+
+def _segmented(
+    x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Tensor, tile: int, threads: int
+) -> None:
+    (images, n, pixels), rows, width = x.shape, y.shape[1], vector_width()
+    tiles = -(-images * pixels // tile)
+    block = min(1024, -(-rows // (threads if tiles < threads else 1)))  # sums of a block stay in the cache
+    sparse = adjacency.transposed if transposed else adjacency.rows
+    cut = adjacency.segments(transposed, NEAR // tile, block)
+    sorted_weight = sparse.sorted(weight)
+    kernel = compiled(segments.forward, tile // width, width)
+
+    def work(t0: int, t1: int, b0: int, b1: int) -> None:
+        inputs, outputs = x.new_empty(n, tile), x.new_empty(block, tile)
+        arrays = (x, sorted_weight, sparse.columns, cut.slots, cut.lengths, y, inputs, outputs)
+        sizes = (n, rows, block, cut.chunks, cut.longest, images * pixels, pixels)
+        kernel(*(a.data_ptr() for a in arrays), t0, t1, b0, b1, *sizes)
+
+    in_parallel(work, _pieces(tiles, -(-rows // block), threads))
+
+
+def _pieces(tiles: int, blocks: int, threads: int) -> list[tuple[int, int, int, int]]:
+    """Ranges of tiles and of blocks of rows, one for each thread."""
     if tiles >= threads:
-        in_parallel(work, [(*part, 0, groups) for part in parts(tiles, threads)])
-    else:
-        in_parallel(work, [(0, tiles, *part) for part in parts(groups, threads)])
-    return y
+        return [(*part, 0, blocks) for part in parts(tiles, threads)]
+    return [(0, tiles, *part) for part in parts(blocks, threads)]
 
 
 def pointwise_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency) -> Tensor:
@@ -118,16 +150,13 @@ def window_product(
     lanes = packing.lanes
     kernel = compiled(window.product, packing.shape, transposed and stride == 1, lanes)
     y = x.new_empty(images, rows, *size)
-    if transposed:
-        sparse = adjacency.transposed
-        pointer, columns, filters = sparse.pointer, sparse.columns, weight.view(-1, 9).index_select(0, sparse.order)
-    else:
-        pointer, columns, filters = adjacency.pointer, adjacency.index, weight
+    sparse = adjacency.transposed if transposed else adjacency.rows
+    filters = sparse.sorted(weight.view(-1, 9))
     packed, sink = x.new_empty(packing.floats(channels)), x.new_empty(lanes)
     for first in range(0, images, lanes):
         now = x[first : first + lanes]
         packing.pack(now, packed)
-        arrays = (packed, filters, columns, pointer, y[first], sink)
+        arrays = (packed, filters, sparse.columns, sparse.pointer, y[first], sink)
 
         def work(r0: int, r1: int, arrays: tuple[Tensor, ...] = arrays, images: int = now.shape[0]) -> None:
             kernel(*(a.data_ptr() for a in arrays), r0, r1, rows, images)

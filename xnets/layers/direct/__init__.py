@@ -1,7 +1,8 @@
 """Kernels for CPUs that take the sparse graph as it is: compiled for the machine at run time, by llvmlite.
 
-AVAILABLE says whether llvmlite is installed (`pip install xnets[fast]`); without it they refuse every layer. fp32,
-stride 1, 1x1 and 3x3 convolutions that keep the image's size, and linear layers; everything else is the dense kernel's.
+AVAILABLE says whether llvmlite is installed (`pip install xnets[fast]`); without it they refuse every layer. fp32, 1x1
+and 3x3 convolutions of stride 1 or 2 whose padding keeps the image's size (or halves it), and linear layers; everything
+else is the dense kernel's.
 """
 
 import importlib.util
@@ -33,7 +34,7 @@ class DirectKernel:
 
     def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, how: Convolution) -> Tensor:
         """See Kernel."""
-        return _with_bias(x, weight, bias, edges, (-1, 1, 1))
+        return _with_bias(x, weight, bias, edges, (-1, 1, 1), how.stride[0])
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges) -> Tensor:
         """See Kernel."""
@@ -74,13 +75,15 @@ def why_not(x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None = N
         return f"only 1x1 and 3x3, not {'x'.join(map(str, window))} with dilation {how.dilation}"
     if how.padding not in {(1, 1): ((0, 0), "same", "valid"), (3, 3): ((1, 1), "same")}[window]:
         return f"not with padding {how.padding}"
-    if how.stride != (1, 1):
+    if how.stride not in ((1, 1), (2, 2)):
         return f"not with stride {how.stride}"
     return ""
 
 
-def _with_bias(x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, shape: tuple[int, ...]) -> Tensor:
+def _with_bias(
+    x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, shape: tuple[int, ...], stride: int = 1
+) -> Tensor:
     from xnets.layers.direct.op import direct
 
-    y = direct(x, weight, edges.index)
+    y = direct(x, weight, edges.index, stride)
     return y if bias is None else y + bias.view(shape)

@@ -15,7 +15,7 @@ CLUSTERS = Path(__file__).parent / "clusters"
 
 @dataclass(frozen=True)
 class Shape:
-    """Nodes of a job, and tasks on each: more than one task in all is one run on several GPUs."""
+    """Nodes of a job, and SLURM's tasks on each: more than one process in all is one run on several GPUs."""
 
     nodes: int = 1
     tasks: int = 1

@@ -11,6 +11,7 @@ from xnets.errors import XNetsError
 
 ITEMS = ("table1", "table2", "table3", "table4", "table5", "figure3", "figure4", "figure5", "figure6")
 DEVICES = ("auto", "cpu", "cuda")
+KERNELS = ("dense", "direct", "auto")  # those of xnets.layers that train; named here because that one needs torch
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class LocalSettings:
     device: str = "auto"
     workers: int = 0
     threads: int = 1
+    kernel: str = "dense"
     deterministic: bool = False
     checkpoint_minutes: float = 5
 
     def __post_init__(self) -> None:
         check_choice("local.device", self.device, DEVICES)
+        check_choice("local.kernel", self.kernel, KERNELS)
         whole = [self.workers, self.threads]
         if not all(type(n) is int for n in whole) or type(self.checkpoint_minutes) not in (int, float):
             raise XNetsError("params.yaml: local.workers, threads and checkpoint_minutes must be numbers.")

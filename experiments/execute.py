@@ -25,14 +25,14 @@ from xnets.training.loop import evaluate_run, train
 OnEpoch = Callable[[dict[str, Any]], None]
 
 
-def prepare_torch(local: LocalSettings, place: str) -> torch.device:
+def prepare_torch(local: LocalSettings, device_name: str) -> torch.device:
     """Set this process's threads, kernel and determinism, and return its device."""
     torch.set_num_threads(local.threads)
     kernels(local.kernel)
     torch.use_deterministic_algorithms(local.deterministic)
     if local.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    return torch.device(place)
+    return torch.device(device_name)
 
 
 def attempt(

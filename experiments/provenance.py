@@ -39,9 +39,9 @@ def provenance(device: Any) -> dict[str, Any]:
 
 
 def slurm_job() -> str | None:
-    """The job this process belongs to, an array's task as ARRAY_TASK; None outside of SLURM."""
-    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+    """The job this process belongs to, one of an array as ARRAY_INDEX; None outside of SLURM."""
+    array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{index}" if array and index else os.environ.get("SLURM_JOB_ID")
 
 
 @cache

@@ -66,8 +66,8 @@ def why_not(x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None = N
         return "only where all outputs have one degree"
     if x.numel() == 0 or max(x.numel(), weight.numel()) >= MOST:
         return "not for empty or very large tensors"
-    if not x.is_contiguous():
-        return "only on contiguous (NCHW) input"
+    if not x.is_contiguous() and not (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
+        return "only on contiguous or channels_last input"
     if how is None:
         return ""
     window = tuple(weight.shape[2:])

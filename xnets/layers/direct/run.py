@@ -19,14 +19,40 @@ SHARING = 6  # from this compression on, four outputs share too few inputs for g
 NEAR = 16 * 1024  # floats of input that shall stay close to the core
 
 
-def pointwise_product(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool) -> Tensor:
-    """x (N, columns of the matrix, pixels) -> (N, its rows, pixels); the matrix is n_out x n_in, or its transpose."""
-    images, n, pixels = x.shape
+class Columns(NamedTuple):
+    """What 1x1 convolutions and linear layers take and give: `values` (N, channels, pixels), or, with channels `last`,
+    (columns, channels), a column being a pixel of an image or a row of a batch."""
+
+    values: Tensor
+    last: bool
+
+    @property
+    def channels(self) -> int:
+        """Floats of a column."""
+        return self.values.shape[1]
+
+    @property
+    def count(self) -> int:
+        """Of columns."""
+        return self.values.numel() // self.channels
+
+    @property
+    def pixels(self) -> int:
+        """Of an image."""
+        return self.count if self.last else self.values.shape[2]
+
+    def like(self, channels: int) -> "Columns":
+        """The same with other channels, not set yet."""
+        return Columns(self.values.new_empty(self.values.shape[0], channels, *self.values.shape[2:]), self.last)
+
+
+def pointwise_product(x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool) -> Columns:
+    """x with the columns of the matrix for channels -> the same with its rows; n_out x n_in, or its transpose."""
+    n, columns, width = x.channels, x.count, vector_width()
     rows = adjacency.n_in if transposed else adjacency.n_out
-    columns, width = images * pixels, vector_width()
     tile = min(4, -(-columns // width)) * width
     threads = threads_for(weight.numel() * columns)
-    y = x.new_empty(images, rows, pixels)
+    y = x.like(rows)
     # the sums of four outputs at once load less, if the inputs stay in the cache
     shares = weight.numel() * SHARING > rows * n and n * tile <= 2 * CACHE
     multiply = _grouped if shares else _segmented
@@ -35,39 +61,40 @@ def pointwise_product(x: Tensor, weight: Tensor, adjacency: Adjacency, transpose
 
 
 def _grouped(
-    x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Tensor, tile: int, threads: int
+    x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Columns, tile: int, threads: int
 ) -> None:
-    (images, n, pixels), rows, width, group = x.shape, y.shape[1], vector_width(), 4
-    tiles, groups = -(-images * pixels // tile), -(-rows // group)
+    n, rows, width, group = x.channels, y.channels, vector_width(), 4
+    tiles, groups = -(-x.count // tile), -(-rows // group)
     chunks = min(-(-n * tile // CACHE), n)
     gather = tiles <= 2
     sparse = adjacency.grouped(transposed, group, chunks)
     sorted_weight = weight if gather else weight.index_select(0, sparse.order)
-    kernel = compiled(pointwise.forward, group, gather, tile // width, width)
+    kernel = compiled(pointwise.forward, group, gather, x.last, tile // width, width)
 
     def work(t0: int, t1: int, g0: int, g1: int) -> None:
-        inputs, outputs = x.new_empty(n, tile), x.new_empty(groups * group, tile)
-        arrays = (x, sorted_weight, sparse.columns, sparse.counts, sparse.where, sparse.order, y, inputs, outputs)
-        kernel(*(a.data_ptr() for a in arrays), t0, t1, g0, g1, n, rows, chunks, images * pixels, pixels)
+        inputs, outputs = weight.new_empty(n + width, tile), weight.new_empty(groups * group + width, tile)
+        sparse_arrays = (sorted_weight, sparse.columns, sparse.counts, sparse.where, sparse.order)
+        arrays = (x.values, *sparse_arrays, y.values, inputs, outputs)
+        kernel(*(a.data_ptr() for a in arrays), t0, t1, g0, g1, n, rows, chunks, x.count, x.pixels)
 
     in_parallel(work, _pieces(tiles, groups, threads))
 
 
 def _segmented(
-    x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Tensor, tile: int, threads: int
+    x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Columns, tile: int, threads: int
 ) -> None:
-    (images, n, pixels), rows, width = x.shape, y.shape[1], vector_width()
-    tiles = -(-images * pixels // tile)
+    n, rows, width = x.channels, y.channels, vector_width()
+    tiles = -(-x.count // tile)
     block = min(1024, -(-rows // (threads if tiles < threads else 1)))  # sums of a block stay in the cache
     sparse = adjacency.transposed if transposed else adjacency.rows
     cut = adjacency.segments(transposed, NEAR // tile, block)
     sorted_weight = sparse.sorted(weight)
-    kernel = compiled(segments.forward, tile // width, width)
+    kernel = compiled(segments.forward, x.last, tile // width, width)
 
     def work(t0: int, t1: int, b0: int, b1: int) -> None:
-        inputs, outputs = x.new_empty(n, tile), x.new_empty(block, tile)
-        arrays = (x, sorted_weight, sparse.columns, cut.slots, cut.lengths, y, inputs, outputs)
-        sizes = (n, rows, block, cut.chunks, cut.longest, images * pixels, pixels)
+        inputs, outputs = weight.new_empty(n + width, tile), weight.new_empty(block + width, tile)
+        arrays = (x.values, sorted_weight, sparse.columns, cut.slots, cut.lengths, y.values, inputs, outputs)
+        sizes = (n, rows, block, cut.chunks, cut.longest, x.count, x.pixels)
         kernel(*(a.data_ptr() for a in arrays), t0, t1, b0, b1, *sizes)
 
     in_parallel(work, _pieces(tiles, -(-rows // block), threads))
@@ -80,20 +107,19 @@ def _pieces(tiles: int, blocks: int, threads: int) -> list[tuple[int, int, int, 
     return [(0, tiles, *part) for part in parts(blocks, threads)]
 
 
-def pointwise_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency) -> Tensor:
-    """dy (N, n_out, pixels), x (N, n_in, pixels) -> (n_out, D)."""
-    images, n_in, pixels = x.shape
+def pointwise_weight_gradient(dy: Columns, x: Columns, adjacency: Adjacency) -> Tensor:
+    """Of columns in one layout -> (n_out, D)."""
+    n_in, columns, width = x.channels, x.count, vector_width()
     n_out, degree = adjacency.index.shape
-    columns, width = images * pixels, vector_width()
     vectors = min(8 if n_in * 8 * width <= CACHE else 4, -(-columns // width))
     tile = vectors * width
-    kernel = compiled(pointwise.weight_gradient, degree % width, vectors, width)
-    gradient = x.new_empty(n_out, degree)
+    kernel = compiled(pointwise.weight_gradient, degree % width, x.last, vectors, width)
+    gradient = x.values.new_empty(n_out, degree)
 
     def work(o0: int, o1: int) -> None:
-        inputs, outputs = x.new_empty(n_in, tile), x.new_empty(n_out, tile)
-        arrays = (x, dy, adjacency.index, gradient, inputs, outputs)
-        kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, degree, columns, pixels)
+        inputs, outputs = gradient.new_empty(n_in + width, tile), gradient.new_empty(n_out + width, tile)
+        arrays = (x.values, dy.values, adjacency.index, gradient, inputs, outputs)
+        kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, degree, columns, x.pixels)
 
     in_parallel(work, parts(n_out, threads_for(gradient.numel() * columns)))
     return gradient

@@ -51,7 +51,7 @@ class Adjacency:
     """The graph of one layer, as a matrix (n_out, n_in) and transposed."""
 
     def __init__(self, index: Tensor, n_in: int, n_out: int) -> None:
-        block = n_out // index.shape[0]
+        self.block = block = n_out // index.shape[0]  # outputs that share their inputs
         whole = index.repeat_interleave(block, 0) if block > 1 else index
         self.n_in, self.n_out, self.degree = n_in, n_out, index.shape[1]
         self.index = whole.to(torch.int32).contiguous().clone()  # (n_out, D); not changed by load_state_dict

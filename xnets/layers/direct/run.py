@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from xnets.layers.direct import pointwise, segments, window
+from xnets.layers.direct import pointwise, segments, shared, window
 from xnets.layers.direct.adjacency import Adjacency
 from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.pool import in_parallel, parts, scratch, threads_for
@@ -28,11 +28,31 @@ def pointwise_product(x: Tensor, weight: Tensor, adjacency: Adjacency, transpose
     tile = min(4, -(-columns // width)) * width
     threads = threads_for(weight.numel() * columns)
     y = x.new_empty(images, rows, pixels)
+    group = 1 if transposed else max(g for g in (1, 2, 3, 4) if adjacency.block % g == 0)
+    if group > 1:
+        _shared(x, weight.view(-1), adjacency, group, y, tile, threads)
+        return y
     # the sums of four outputs at once load less, if the inputs stay in the cache
     shares = weight.numel() * SHARING > rows * n and n * tile <= 2 * CACHE
     multiply = _grouped if shares else _segmented
     multiply(x, weight.view(-1), adjacency, transposed, y, tile, threads)
     return y
+
+
+def _shared(x: Tensor, weight: Tensor, adjacency: Adjacency, group: int, y: Tensor, tile: int, threads: int) -> None:
+    (images, n, pixels), rows, width = x.shape, y.shape[1], vector_width()
+    chunks = min(-(-n * tile // CACHE), n)
+    bounds = adjacency.bounds(False, chunks)
+    sorted_weight = adjacency.rows.sorted(weight)
+    kernel = compiled(shared.forward, group, tile // width, width)
+
+    def work(t0: int, t1: int, g0: int, g1: int) -> None:
+        with scratch(n * tile) as inputs, scratch(rows * tile) as outputs:
+            arrays = (x, sorted_weight, adjacency.rows.columns, bounds, y, inputs, outputs)
+            sizes = (n, rows, adjacency.degree, chunks, images * pixels, pixels)
+            kernel(*(a.data_ptr() for a in arrays), t0, t1, g0, g1, *sizes)
+
+    in_parallel(work, _pieces(-(-images * pixels // tile), rows // group, threads))
 
 
 def _grouped(

@@ -88,7 +88,7 @@ def assert_right(case):
 
 @st.composite
 def problems(draw):
-    n_in, block = draw(st.integers(1, 40)), draw(st.sampled_from([1, 1, 1, 2, 3]))
+    n_in, block = draw(st.integers(1, 40)), draw(st.sampled_from([1, 1, 1, 2, 3, 4, 5, 6]))
     window = draw(st.sampled_from([0, 1, 3]))
     double = draw(st.booleans())
     side = st.one_of(st.integers(1, 9), st.integers(1, 33))
@@ -122,6 +122,19 @@ CORNERS = {
     "linear, inputs in chunks": (5000, 20, 900, 0, 70, ()),
     "linear, one row": (100, 50, 50, 0, 1, ()),
 }
+
+
+@needs_llvmlite
+@pytest.mark.parametrize("window", [3, 1, 0])
+@pytest.mark.parametrize("block", [2, 3, 4, 5, 8])
+def test_blocks_of_outputs_that_share_their_inputs(block, window, monkeypatch):
+    from xnets.layers.direct import run
+
+    assert_right(problem(50, 6, block, 12, window, 5, (9, 8)))
+    monkeypatch.setattr(run, "CACHE", 1000)
+    assert_right(problem(50, 6, block, 12, window, 70, (5, 5), double=True))
+    x, weight, edges, upstream = problem(50, 6, block, 12, window, 5, (6, 5))
+    assert_right((x, weight, edges._replace(index=edges.index.flip(1)), upstream))
 
 
 @needs_llvmlite

@@ -51,12 +51,13 @@ class Adjacency:
     """The graph of one layer, as a matrix (n_out, n_in) and transposed."""
 
     def __init__(self, index: Tensor, n_in: int, n_out: int) -> None:
-        block = n_out // index.shape[0]
+        self.block = block = n_out // index.shape[0]  # outputs that share their inputs
         whole = index.repeat_interleave(block, 0) if block > 1 else index
         self.n_in, self.n_out, self.degree = n_in, n_out, index.shape[1]
         self.index = whole.to(torch.int32).contiguous().clone()  # (n_out, D); not changed by load_state_dict
         self._grouped: dict[tuple[bool, int, int], Grouped] = {}
         self._segments: dict[tuple[bool, int, int], Segments] = {}
+        self._bounds: dict[tuple[bool, int], Tensor] = {}
 
     def grouped(self, transposed: bool, group: int, chunks: int = 1) -> Grouped:
         """Rows are outputs, or inputs if transposed."""
@@ -76,6 +77,17 @@ class Adjacency:
             rows, n_columns = (self.transposed, self.n_out) if transposed else (self.rows, self.n_in)
             self._segments[key] = cut_rows(rows, n_columns, chunk, block)
         return self._segments[key]
+
+    def bounds(self, transposed: bool, chunks: int) -> Tensor:
+        """(rows, chunks + 1) int32: where the edges of `rows` or `transposed` begin and end, by chunks of columns."""
+        key = (transposed, chunks)
+        if key not in self._bounds:
+            rows, n_columns = (self.transposed, self.n_out) if transposed else (self.rows, self.n_in)
+            lengths = segment_lengths(rows, -(-n_columns // chunks), chunks)
+            ends = np.cumsum(np.pad(lengths, ((0, 0), (1, 0))), axis=1)
+            ends += rows.pointer.numpy()[:-1, None]
+            self._bounds[key] = torch.from_numpy(ends.astype(np.int32))
+        return self._bounds[key]
 
     @cached_property
     def rows(self) -> Rows:
@@ -102,13 +114,18 @@ def stable_order(keys: np.ndarray, n: int) -> np.ndarray:
     return np.argsort(keys.astype(np.uint16) if n <= 2**16 else keys, kind="stable")  # 16 bits: a radix sort
 
 
+def segment_lengths(rows: Rows, chunk: int, chunks: int) -> np.ndarray:
+    """(rows, chunks) int64: how many edges each row has in each chunk of `chunk` columns."""
+    n = len(rows.pointer) - 1
+    segment = np.repeat(np.arange(n) * chunks, np.diff(rows.pointer.numpy())) + rows.columns.numpy() // chunk
+    return np.bincount(segment, minlength=n * chunks).reshape(n, chunks)
+
+
 def cut_rows(rows: Rows, n_columns: int, chunk: int, block: int) -> Segments:
     """Rows to Segments."""
-    pointer, columns = rows.pointer.numpy().astype(np.int64), rows.columns.numpy()
-    n, chunks = len(pointer) - 1, -(-n_columns // chunk)
-    segment = np.repeat(np.arange(n) * chunks, np.diff(pointer)) + columns // chunk
-    lengths = np.bincount(segment, minlength=n * chunks).reshape(n, chunks)
-    starts = pointer[:-1, None] + np.cumsum(lengths, axis=1) - lengths
+    n, chunks = len(rows.pointer) - 1, -(-n_columns // chunk)
+    lengths = segment_lengths(rows, chunk, chunks)
+    starts = rows.pointer.numpy()[:-1, None] + np.cumsum(lengths, axis=1) - lengths
     longest = int(lengths.max())
     slots, counts = [], []
     for first in range(0, n, block):

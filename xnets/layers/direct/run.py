@@ -8,14 +8,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from xnets.layers.direct import pointwise, segments, window
+from xnets.layers.direct import pointwise, segments, shared, window
 from xnets.layers.direct.adjacency import Adjacency
 from xnets.layers.direct.jit import compiled, vector_width
-from xnets.layers.direct.pool import in_parallel, parts, threads_for
+from xnets.layers.direct.pool import in_parallel, parts, scratch, threads_for
 
 CACHE = 128 * 1024  # floats of input that shall stay in the second-level cache: half of its 1 MiB
 AT_ONCE = 4 * 1024 * 1024  # floats of packed inputs and outputs: 16 MiB
 SHARING = 6  # from this compression on, four outputs share too few inputs for grouping to pay
+STRIP = 192 * 1024  # floats of packed images under one tile of a window product: three quarters of that cache
 NEAR = 16 * 1024  # floats of input that shall stay close to the core
 
 
@@ -53,11 +54,31 @@ def pointwise_product(x: Columns, weight: Tensor, adjacency: Adjacency, transpos
     tile = min(4, -(-columns // width)) * width
     threads = threads_for(weight.numel() * columns)
     y = x.like(rows)
+    group = 1 if transposed else max(g for g in (1, 2, 3, 4) if adjacency.block % g == 0)
+    if group > 1:
+        _shared(x, weight.view(-1), adjacency, group, y, tile, threads)
+        return y
     # the sums of four outputs at once load less, if the inputs stay in the cache
     shares = weight.numel() * SHARING > rows * n and n * tile <= 2 * CACHE
     multiply = _grouped if shares else _segmented
     multiply(x, weight.view(-1), adjacency, transposed, y, tile, threads)
     return y
+
+
+def _shared(x: Columns, weight: Tensor, adjacency: Adjacency, group: int, y: Columns, tile: int, threads: int) -> None:
+    n, rows, width = x.channels, y.channels, vector_width()
+    chunks = min(-(-n * tile // CACHE), n)
+    bounds = adjacency.bounds(False, chunks)
+    sorted_weight = adjacency.rows.sorted(weight)
+    kernel = compiled(shared.forward, group, x.last, tile // width, width)
+
+    def work(t0: int, t1: int, g0: int, g1: int) -> None:
+        with scratch((n + width) * tile) as inputs, scratch((rows + width) * tile) as outputs:
+            arrays = (x.values, sorted_weight, adjacency.rows.columns, bounds, y.values, inputs, outputs)
+            sizes = (n, rows, adjacency.degree, chunks, x.count, x.pixels)
+            kernel(*(a.data_ptr() for a in arrays), t0, t1, g0, g1, *sizes)
+
+    in_parallel(work, _pieces(-(-x.count // tile), rows // group, threads))
 
 
 def _grouped(
@@ -72,10 +93,10 @@ def _grouped(
     kernel = compiled(pointwise.forward, group, gather, x.last, tile // width, width)
 
     def work(t0: int, t1: int, g0: int, g1: int) -> None:
-        inputs, outputs = weight.new_empty(n + width, tile), weight.new_empty(groups * group + width, tile)
-        sparse_arrays = (sorted_weight, sparse.columns, sparse.counts, sparse.where, sparse.order)
-        arrays = (x.values, *sparse_arrays, y.values, inputs, outputs)
-        kernel(*(a.data_ptr() for a in arrays), t0, t1, g0, g1, n, rows, chunks, x.count, x.pixels)
+        with scratch((n + width) * tile) as inputs, scratch((groups * group + width) * tile) as outputs:
+            sparse_arrays = (sorted_weight, sparse.columns, sparse.counts, sparse.where, sparse.order)
+            arrays = (x.values, *sparse_arrays, y.values, inputs, outputs)
+            kernel(*(a.data_ptr() for a in arrays), t0, t1, g0, g1, n, rows, chunks, x.count, x.pixels)
 
     in_parallel(work, _pieces(tiles, groups, threads))
 
@@ -92,10 +113,10 @@ def _segmented(
     kernel = compiled(segments.forward, x.last, tile // width, width)
 
     def work(t0: int, t1: int, b0: int, b1: int) -> None:
-        inputs, outputs = weight.new_empty(n + width, tile), weight.new_empty(block + width, tile)
-        arrays = (x.values, sorted_weight, sparse.columns, cut.slots, cut.lengths, y.values, inputs, outputs)
-        sizes = (n, rows, block, cut.chunks, cut.longest, x.count, x.pixels)
-        kernel(*(a.data_ptr() for a in arrays), t0, t1, b0, b1, *sizes)
+        with scratch((n + width) * tile) as inputs, scratch((block + width) * tile) as outputs:
+            arrays = (x.values, sorted_weight, sparse.columns, cut.slots, cut.lengths, y.values, inputs, outputs)
+            sizes = (n, rows, block, cut.chunks, cut.longest, x.count, x.pixels)
+            kernel(*(a.data_ptr() for a in arrays), t0, t1, b0, b1, *sizes)
 
     in_parallel(work, _pieces(tiles, -(-rows // block), threads))
 
@@ -117,9 +138,9 @@ def pointwise_weight_gradient(dy: Columns, x: Columns, adjacency: Adjacency) -> 
     gradient = x.values.new_empty(n_out, degree)
 
     def work(o0: int, o1: int) -> None:
-        inputs, outputs = gradient.new_empty(n_in + width, tile), gradient.new_empty(n_out + width, tile)
-        arrays = (x.values, dy.values, adjacency.index, gradient, inputs, outputs)
-        kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, degree, columns, x.pixels)
+        with scratch((n_in + width) * tile) as inputs, scratch((n_out + width) * tile) as outputs:
+            arrays = (x.values, dy.values, adjacency.index, gradient, inputs, outputs)
+            kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, degree, columns, x.pixels)
 
     in_parallel(work, parts(n_out, threads_for(gradient.numel() * columns)))
     return gradient
@@ -147,7 +168,7 @@ class Packing(NamedTuple):
         def work(c0: int, c1: int) -> None:
             kernel(x.data_ptr(), into.data_ptr(), zeros.data_ptr(), c0, c1, channels, images)
 
-        in_parallel(work, parts(channels, threads_for(into.numel() * 4)))
+        in_parallel(work, parts(channels, threads_for(channels * tall * wide * self.lanes * 4)))
 
     def floats(self, channels: int) -> int:
         """Of one packed block of sources."""
@@ -162,7 +183,8 @@ def packing_for(images: int, size: tuple[int, int], step: int = 1, over: tuple[i
     """One image to a lane; few images take narrow vectors. The product's size, the stride and the source's size."""
     width = vector_width()
     lanes = min(width, max(4, 1 << (images - 1).bit_length()))
-    return Packing(window.tiled(*size, 16 if width == 16 else 8, step, over), lanes)
+    registers = (21 if step == 2 else 16) if width == 16 else 8
+    return Packing(window.tiled(*size, registers, step, over), lanes)
 
 
 def window_product(
@@ -173,21 +195,26 @@ def window_product(
     rows = adjacency.n_in if transposed else adjacency.n_out
     step = window.SPREAD if transposed and stride == 2 else stride
     packing = packing_for(images, size, step, tuple(x.shape[2:]) if stride > 1 else (0, 0))
-    lanes = packing.lanes
-    kernel = compiled(window.product, packing.shape, transposed and stride == 1, lanes)
+    lanes, shape = packing.lanes, packing.shape
+    # of the channels under a tile, as many at a time as stay in the cache
+    chunks = min(-(-channels * shape.reach[0] * shape.reach[1] * lanes // STRIP), channels)
+    kernel = compiled(window.product, shape, transposed and stride == 1, chunks > 1, lanes)
     y = x.new_empty(images, rows, *size)
-    sparse = adjacency.transposed if transposed else adjacency.rows
+    sparse, bounds = adjacency.transposed if transposed else adjacency.rows, adjacency.bounds(transposed, chunks)
     filters = sparse.sorted(weight.view(-1, 9))
-    packed, sink = x.new_empty(packing.floats(channels)), x.new_empty(lanes)
-    for first in range(0, images, lanes):
-        now = x[first : first + lanes]
-        packing.pack(now, packed)
-        arrays = (packed, filters, sparse.columns, sparse.pointer, y[first], sink)
+    threads = threads_for(weight.numel() * size[0] * size[1] * lanes)
+    with scratch(packing.floats(channels)) as packed, scratch(lanes) as sink:
+        for first in range(0, images, lanes):
+            now = x[first : first + lanes]
+            packing.pack(now, packed)
 
-        def work(r0: int, r1: int, arrays: tuple[Tensor, ...] = arrays, images: int = now.shape[0]) -> None:
-            kernel(*(a.data_ptr() for a in arrays), r0, r1, rows, images)
+            def work(r0: int, r1: int, y: Tensor = y[first], images: int = now.shape[0]) -> None:
+                floats = (r1 - r0) * shape.tall * shape.wide * lanes if chunks > 1 else 1
+                with scratch(floats) as partial:
+                    arrays = (packed, filters, sparse.columns, bounds, y, partial, sink)
+                    kernel(*(a.data_ptr() for a in arrays), r0, r1, rows, images, chunks)
 
-        in_parallel(work, parts(rows, threads_for(weight.numel() * size[0] * size[1] * lanes)))
+            in_parallel(work, parts(rows, threads))
     return y
 
 
@@ -203,16 +230,17 @@ def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: 
     of_x, of_dy = packing.floats(n_in), packing.floats_upstream(n_out)
     # several blocks at once save reductions of lanes; too many would leave the cache
     together = max(1, min(-(-images // lanes), AT_ONCE // (of_x + of_dy)))
-    inputs, outputs = x.new_empty(together, of_x), x.new_empty(together, of_dy)
-    for first in range(0, images, lanes * together):
-        blocks = range(first, min(images, first + lanes * together), lanes)
-        for i, block in enumerate(blocks):
-            packing.pack(x[block : block + lanes], inputs[i])
-            packing.pack_upstream(dy[block : block + lanes], outputs[i])
+    threads = threads_for(gradient.numel() * height * width * lanes)
+    with scratch(together * of_x) as inputs, scratch(together * of_dy) as outputs:
+        for first in range(0, images, lanes * together):
+            blocks = range(first, min(images, first + lanes * together), lanes)
+            for i, block in enumerate(blocks):
+                packing.pack(x[block : block + lanes], inputs[i * of_x :])
+                packing.pack_upstream(dy[block : block + lanes], outputs[i * of_dy :])
 
-        def work(o0: int, o1: int, blocks: int = len(blocks), fresh: bool = first == 0) -> None:
-            arrays = (inputs, outputs, adjacency.index, gradient)
-            kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, degree, blocks, fresh)
+            def work(o0: int, o1: int, blocks: int = len(blocks), fresh: bool = first == 0) -> None:
+                arrays = (inputs, outputs, adjacency.index, gradient)
+                kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, degree, blocks, fresh)
 
-        in_parallel(work, parts(n_out, threads_for(gradient.numel() * height * width * lanes)))
+            in_parallel(work, parts(n_out, threads))
     return gradient

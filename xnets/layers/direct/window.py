@@ -93,7 +93,8 @@ def tiled(height: int, width: int, registers: int, step: int = 1, over: tuple[in
         loads = shape.reach[0] * shape.reach[1] + 9
         sums = 9 * shape.tall * shape.wide / (4 if step == SPREAD else 1)
         runs = 1 if shape.wide == width else shape.tall  # each is transposed on its way to y
-        return shape.bands * shape.tiles * (sums + loads / 2 + 3 * runs + 4)
+        # the second-level cache gives less than one vector for two multiply-adds
+        return shape.bands * shape.tiles * (max(sums + loads / 2, 1.8 * loads) + 3 * runs + 4)
 
     even = 2 if step == SPREAD else 1  # a pixel of the source is spread over two rows and columns
     rows = range(even, even * -(-min(height, 4) // even) + 1, even)
@@ -151,17 +152,23 @@ def pack(height: int, width: int, top: int, left: int, tall: int, wide: int, lan
     return code
 
 
-def product(shape: Map, mirrored: bool, lanes: int) -> Function:
+def product(shape: Map, mirrored: bool, cut: bool, lanes: int) -> Function:
     """y (images, rows, height, width) for rows [r0, r1) of the sparse matrix, from a packed x.
 
-    Row r has the edges pointer[r] ... pointer[r + 1], with inputs columns[e] and filters weights[9 e]; the filters are
-    turned by 180 degrees if `mirrored`. `sink` takes what belongs to no image, `lanes` floats.
+    The columns of the matrix come in `chunks`, of which more than one if `cut`: row r has in chunk c the edges
+    bounds[r, c] ... bounds[r, c + 1] with inputs columns[e] and filters weights[9 e]; the filters are turned by 180
+    degrees if `mirrored`. `partial` (r1 - r0, tall x wide, lanes) holds sums from chunk to chunk, `sink` takes what
+    belongs to no image, `lanes` floats.
     """
     code = Function(
-        "product", ["x", "weights", "columns", "pointer", "y", "sink"], ["r0", "r1", "rows", "images"], lanes
+        "product",
+        ["x", "weights", "columns", "bounds", "y", "partial", "sink"],
+        ["r0", "r1", "rows", "images", "chunks"],
+        lanes,
     )
     height, width, tall, wide = shape[:4]
     alive = [code.op(f"icmp slt i64 {i}, %images") for i in range(lanes)]
+    together = wide == width  # then the rows of a tile are consecutive
 
     def unpack(vectors: list[str], target: str, count: str | int) -> None:
         """The first `count` of consecutive pixels of all images to y, `target` being the first image's."""
@@ -169,36 +176,65 @@ def product(shape: Map, mirrored: bool, lanes: int) -> Function:
             some = vectors[first : first + lanes]
             left = count - first if isinstance(count, int) else code.sub(count, first)
             for i, image in enumerate(code.transpose(some + ["zeroinitializer"] * (lanes - len(some)))):
-                image_target = code.at(target, code.add(code.mul("%rows", i * height * width), first))
-                place = code.pick(alive[i], image_target, "%sink")
+                place = code.pick(
+                    alive[i], code.at(target, code.add(code.mul("%rows", i * height * width), first)), "%sink"
+                )
                 if isinstance(left, int) and left >= lanes:
                     code.store(image, place)
                 else:
                     code.store_first(image, place, code.mask(left))
 
-    # a tile is the outermost, so that the part of x under it stays in the cache while all outputs are computed
-    with code.loop(0, shape.bands) as b, code.loop(0, shape.tiles) as t, code.loop("%r0", "%r1") as r:
-        down, right = shape.corner(tall, wide)
-        corner = code.add(code.mul(b, down * shape.padded[1] * lanes), code.mul(t, right * lanes))
-        start, stop = code.load_int("%pointer", r), code.load_int("%pointer", code.add(r, 1))
-        sums = [s.get() for s in _tile(code, shape, code.at("%x", corner), start, stop, mirrored)]
-        top, left = code.mul(b, tall), code.mul(t, wide)
-        pixel = code.add(code.mul(code.add(code.mul(r, height), top), width), left)
-        below, beside = code.sub(height, top), code.sub(width, left)
-        if wide == width:  # then the rows of a tile are consecutive
+    def finish(vectors: list[str], target: str, below: str, beside: str) -> None:
+        """A whole tile to y."""
+        if together:
             count = tall * width if height % tall == 0 else code.least(tall * width, code.mul(below, width))
-            unpack(sums, code.at("%y", pixel), count)
-        for i in range(tall if wide != width else 0):
+            unpack(vectors, target, count)
+        for i in range(0 if together else tall):
             count = wide if width % wide == 0 else code.least(wide, beside)
             with code.when(code.op(f"icmp slt i64 {i}, {below}")):
-                unpack(sums[i * wide : (i + 1) * wide], code.at("%y", code.add(pixel, i * width)), count)
+                unpack(vectors[i * wide : (i + 1) * wide], code.at(target, i * width), count)
+
+    def work(b: str, t: str, r: str, chunk: str | int) -> None:
+        down, right = shape.corner(tall, wide)
+        corner = code.add(code.mul(b, down * shape.padded[1] * lanes), code.mul(t, right * lanes))
+        top, left = code.mul(b, tall), code.mul(t, wide)
+        target = code.at("%y", code.add(code.mul(code.add(code.mul(r, height), top), width), left))
+        below, beside = code.sub(height, top), code.sub(width, left)
+        edge = code.add(code.mul(r, code.add("%chunks", 1) if cut else 2), chunk)
+        start, stop = code.load_int("%bounds", edge), code.load_int("%bounds", code.add(edge, 1))
+        sums = [code.zero() for _ in range(tall * wide)]
+        kept = code.at("%partial", code.mul(code.sub(r, "%r0"), tall * wide * lanes))
+        if cut:
+            with code.when(code.op(f"icmp sgt i64 {chunk}, 0")):
+                for i, s in enumerate(sums):
+                    s.set(code.load(code.at(kept, i * lanes)))
+        _tile(code, shape, code.at("%x", corner), start, stop, mirrored, sums)
+        if not cut:
+            finish([s.get() for s in sums], target, below, beside)
+            return
+        last = code.op(f"icmp eq i64 {code.add(chunk, 1)}, %chunks")
+        with code.when(last):
+            finish([s.get() for s in sums], target, below, beside)
+        with code.when(code.op(f"xor i1 {last}, true")):
+            for i, s in enumerate(sums):
+                code.store(s.get(), code.at(kept, i * lanes))
+
+    # a tile is the outermost, so that the part of x under it stays in the cache while all outputs are computed
+    with code.loop(0, shape.bands) as b, code.loop(0, shape.tiles) as t:
+        if cut:
+            with code.loop(0, "%chunks") as chunk, code.loop("%r0", "%r1") as r:
+                work(b, t, r, chunk)
+        else:
+            with code.loop("%r0", "%r1") as r:
+                work(b, t, r, 0)
     return code
 
 
-def _tile(code: Function, shape: Map, corner: str, start: str, stop: str, mirrored: bool) -> list[Variable]:
-    """The sums of one tile over edges start ... stop; `corner` is the first pixel of its source."""
+def _tile(code: Function, shape: Map, corner: str, start: str, stop: str, mirrored: bool,
+          sums: list[Variable] | None = None) -> list[Variable]:  # fmt: skip
+    """The sums of one tile over edges start ... stop, added to `sums`; `corner` is the first pixel of its source."""
     tall, wide = shape.padded
-    sums = [code.zero() for _ in range(shape.tall * shape.wide)]
+    sums = sums or [code.zero() for _ in range(shape.tall * shape.wide)]
     with code.loop(start, stop) as e:
         plane = code.at(corner, code.mul(code.load_int("%columns", e), tall * wide * code.width))
         filters = code.at("%weights", code.mul(e, 9))

@@ -1,3 +1,4 @@
+# ruff: noqa: ANN001, ANN201, ANN202 - what Triton compiles takes its types from the call
 """Triton kernels for exact graphs, where every row has a list of its own: no tensor cores, one load for each product
 (1x1, linear) or for each two (3x3).
 
@@ -61,8 +62,8 @@ def window(
     length = tl.where(place < n_rows, tl.load(pointer + row + 1) - begin, 0)
     plane = height * width
     bands = (height + 3) // 4
-    image, rest = lane // (bands * width), lane % (bands * width)
-    top, col = rest // width * 4, rest % width
+    top, col = lane // width, lane % width
+    image, top = top // bands, top % bands * 4
     alive = lane < lanes
     total0 = tl.zeros((BM, BN), tl.float32)
     total1 = tl.zeros((BM, BN), tl.float32)
@@ -147,9 +148,10 @@ def window_weight_gradient(
     for start in range(split * span, tl.minimum(split * span + span, lanes), BN):
         lane = start + tl.arange(0, BN)
         real = lane < lanes
-        image, pixel = lane // plane, lane % plane
-        row, col = pixel // width, pixel % width
-        g = tl.load(dy + (image * n_out + output) * plane + pixel, mask=real, other=0.0).to(tl.float32)[None, :]
+        row, col = lane // width, lane % width
+        image, row = row // height, row % height
+        g = dy + (image * n_out + output) * plane + row * width + col
+        g = tl.load(g, mask=real, other=0.0).to(tl.float32)[None, :]
         base = (image * (n_in * plane))[None, :] + source[:, None] * plane
         kept = (edge < degree)[:, None] & real[None, :]
         total0 += g * _image_row(x, base, row - 1, col - 1, height, width, kept)

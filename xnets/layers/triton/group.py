@@ -1,3 +1,4 @@
+# ruff: noqa: ANN001, ANN201 - what Triton compiles takes its types from the call
 """Triton kernels for graphs whose outputs share their list of neighbours in groups of `block`: tensor cores.
 
 All images are contiguous: x (N, n_in, H, W), y and dy (N, n_out, H', W'). weight is (taps, n_out, D), the windows'
@@ -27,9 +28,10 @@ def product(
     outputs = group * block + member
     lane = (tl.program_id(0) // tiles) * BN + tl.arange(0, BN)
     out_plane, plane = out_height * out_width, height * width
-    image, pixel = lane // out_plane, lane % out_plane
-    top = (pixel // out_width) * stride_h - pad_h
-    left = (pixel % out_width) * stride_w - pad_w
+    # divided once by the width: Triton then sees that neighbouring lanes are neighbours in memory, and loads wide
+    row, col = lane // out_width, lane % out_width
+    image, row = row // out_height, row % out_height
+    top, left = row * stride_h - pad_h, col * stride_w - pad_w
     corner = image * (n_in * plane) + top * width + left
     steps = tl.cdiv(degree, BK)
     total = tl.zeros((BM, BN), tl.float32)
@@ -55,7 +57,7 @@ def product(
         if UPCAST:
             w, v = w.to(tl.float32), v.to(tl.float32)
         total = tl.dot(w, v, total, input_precision=PRECISION)
-    target = y + (image * (n_out * out_plane) + pixel)[None, :] + outputs[:, None] * out_plane
+    target = y + (image * (n_out * out_plane) + row * out_width + col)[None, :] + outputs[:, None] * out_plane
     tl.store(target, total.to(y.dtype.element_ty), mask=(member < block)[:, None] & (lane < lanes)[None, :])
 
 
@@ -83,10 +85,9 @@ def input_gradient(
     lane = first + column
     alive = (lane < lanes) & (column < columns)
     out_plane = out_height * out_width
-    of_class = rows_of_class * columns_of_class
-    image, place = lane // of_class, lane % of_class
-    row = row0 + (place // columns_of_class) * stride_h
-    col = column0 + (place % columns_of_class) * stride_w
+    row, col = lane // columns_of_class, lane % columns_of_class
+    image, row = row // rows_of_class, row0 + row % rows_of_class * stride_h
+    col = column0 + col * stride_w
     steps = tl.cdiv(block, BK)
     total = tl.zeros((BM, BN), tl.float32)
     for step in range(0, taps_h * taps_w * steps):
@@ -141,10 +142,9 @@ def gather_sum(
         total += tl.load(
             parts + part[:, None] * columns + column[None, :], mask=real[:, None] & alive[None, :], other=0.0
         )
-    of_class = rows_of_class * columns_of_class
-    image, place = lane // of_class, lane % of_class
-    row = row0 + (place // columns_of_class) * stride_h
-    col = column0 + (place % columns_of_class) * stride_w
+    row, col = lane // columns_of_class, lane % columns_of_class
+    image, row = row // rows_of_class, row0 + row % rows_of_class * stride_h
+    col = column0 + col * stride_w
     plane = height * width
     target = dx + (image * (n_in * plane) + row * width + col)[None, :] + inputs[:, None] * plane
     tl.store(target, total.to(dx.dtype.element_ty), mask=(inputs < n_in)[:, None] & alive[None, :])
@@ -175,14 +175,15 @@ def weight_gradient(
     for start in range(split * span, tl.minimum(split * span + span, lanes), BK):
         lane = start + tl.arange(0, BK)
         real = lane < lanes
-        image, pixel = lane // out_plane, lane % out_plane
-        row = (pixel // out_width) * stride_h + down
-        col = (pixel % out_width) * stride_w + right
+        row, col = lane // out_width, lane % out_width
+        image, row = row // out_height, row % out_height
+        pixel = image * (n_out * out_plane) + row * out_width + col
+        row, col = row * stride_h + down, col * stride_w + right
         reached = real
         if PADDED:
             reached = real & (row >= 0) & (row < height) & (col >= 0) & (col < width)
         g = tl.load(
-            dy + (image * (n_out * out_plane) + pixel)[None, :] + outputs[:, None] * out_plane,
+            dy + pixel[None, :] + outputs[:, None] * out_plane,
             mask=(member < block)[:, None] & real[None, :],
             other=0.0,
         )

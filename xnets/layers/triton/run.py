@@ -50,12 +50,12 @@ def product(x: Tensor, weight: Tensor, index: Tensor, layer: Layer, precision: s
         lists = lists_of(index, layer.n_in, layer.n_out, transposed=False)
         _fan_product(x, weight, lists, y, layer, layer.n_in, layer.n_out)
         return y
-    bm, bn, bk = _tiles(layer.block, layer.lanes, layer.degree, x)
+    bm, bn, bk = _tiles(layer.block, layer.lanes, layer.degree, x, layer.n_out // layer.block)
     tiles = layer.n_out // layer.block * -(-layer.block // bm) * -(-layer.lanes // bn)
     _launch(
         group.product, tiles, x, _by_tap(weight), index, y, layer.lanes, layer.n_in, layer.n_out, layer.degree,
         layer.block, layer.rows.size, layer.columns.size, layer.rows.out, layer.columns.out, layer.taps,
-        *_window(layer), BM=bm, BN=bn, BK=bk, PADDED=layer.padded, **_dot(x, precision, bm),
+        *_window(layer), BM=bm, BN=bn, BK=bk, PADDED=layer.padded, **_dot(x, precision, bm * bn),
     )  # fmt: skip
     return y
 
@@ -108,7 +108,7 @@ def _fan_product(
     x: Tensor, filters: Tensor, lists: Lists, y: Tensor, layer: Layer, n_columns: int, n_rows: int
 ) -> None:
     arguments = (x, filters, lists.columns, lists.pointer, lists.order, y)
-    bm, bn = min(16 if layer.taps == 1 else 8, _power(n_rows)), 128
+    bm, bn = min(8 if layer.taps == 1 else 4, _power(n_rows)), 128
     if layer.taps == 1:
         plane = layer.columns.size
         lanes = layer.images * plane
@@ -134,7 +134,7 @@ def _group_input_gradient(
             lanes = layer.images * of_class[0] * of_class[1]
             if not lanes:
                 continue
-            bm, bn, bk = _tiles(layer.degree, lanes, layer.block, dy)
+            bm, bn, bk = _tiles(layer.degree, lanes, layer.block, dy, groups)
             (tap_h, taps_h, step_h), (tap_w, taps_w, step_w) = rows.taps(row0), columns.taps(column0)
             chunk = lanes
             if lists is not None:
@@ -147,7 +147,7 @@ def _group_input_gradient(
                     group.input_gradient, tiles, dy, by_tap, out, first, lanes, chunk, layer.n_out, layer.degree,
                     layer.block, rows.size, columns.size, rows.out, columns.out, columns.window, row0, column0,
                     *of_class, tap_h, tap_w, taps_h, taps_w, step_h, step_w, *_window(layer)[1:],
-                    BM=bm, BN=bn, BK=bk, SPREAD=lists is None, **_dot(dy, precision, bm),
+                    BM=bm, BN=bn, BK=bk, SPREAD=lists is None, **_dot(dy, precision, bm * bn),
                 )  # fmt: skip
                 if lists is not None:
                     bm_sum, bn_sum = min(16, _power(layer.n_in)), 128
@@ -167,7 +167,7 @@ def _group_weight_gradient(dy: Tensor, x: Tensor, index: Tensor, layer: Layer, p
     _launch(
         group.weight_gradient, work * splits, dy, x, index, parts, layer.lanes, span, layer.n_in, layer.n_out,
         layer.degree, layer.block, layer.rows.size, layer.columns.size, layer.rows.out, layer.columns.out,
-        layer.taps, *_window(layer), BM=bm, BN=bn, BK=bk, PADDED=layer.padded, **_dot(x, precision, bm),
+        layer.taps, *_window(layer), BM=bm, BN=bn, BK=bk, PADDED=layer.padded, **_dot(x, precision, 2 * bm * bn),
     )  # fmt: skip
     return parts.sum(0).permute(1, 2, 0).contiguous()
 
@@ -177,19 +177,24 @@ def _launch(kernel: Callable, programs: int, *arguments: object, **constants: ob
         kernel[(programs,)](*arguments, **constants)
 
 
-def _tiles(rows: int, columns: int, depth: int, x: Tensor) -> tuple[int, int, int]:
-    """Sides of a program's product: the rows' tile wastes least, and the larger of two that waste the same."""
+def _tiles(rows: int, columns: int, depth: int, x: Tensor, copies: int | None = None) -> tuple[int, int, int]:
+    """Sides of a program's product: the rows' tile wastes least, and is the largest of those that waste the same.
+
+    copies: how many such products there are, if nothing else makes them enough programs.
+    """
     bm = min((128, 64, 32, 16), key=lambda side: -(-rows // side) * side)
     bn = max(16, min(128, _power(columns)))
+    if copies is not None and bn == 128 and copies * -(-rows // bm) * -(-columns // bn) < PROGRAMS // 2:
+        bn = 64
     bk = max(16, min(128 // x.element_size(), _power(depth)))
     return bm, bn, bk
 
 
-def _dot(x: Tensor, precision: str, bm: int) -> dict[str, object]:
+def _dot(x: Tensor, precision: str, tile: int) -> dict[str, object]:
     return {
         "PRECISION": precision,
         "UPCAST": INTERPRETED and x.dtype == torch.bfloat16,
-        "num_warps": 8 if bm == 128 else 4,
+        "num_warps": 8 if tile >= 128 * 128 else 4,
         "num_stages": 3,
     }
 
@@ -198,7 +203,8 @@ def _splits(programs: int, lanes: int, floats: int, step: int, most: int | None 
     """How many programs share a sum over lanes, and lanes of each: enough programs, little scratch, no short sums."""
     wanted = max(-(-PROGRAMS // programs), -(-lanes // max(most, step)) if most is not None else 1)
     wanted = max(1, min(wanted, SCRATCH // (4 * floats), lanes // (8 * step)))
-    span = -(-(-(-lanes // wanted)) // step) * step
+    each = -(-lanes // wanted)
+    span = -(-each // step) * step
     return -(-lanes // span), span
 
 

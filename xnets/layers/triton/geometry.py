@@ -1,7 +1,6 @@
 """Sizes of one layer and one batch, as launches and estimates need them."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from math import gcd, prod
 from typing import NamedTuple
 
@@ -31,22 +30,22 @@ class Layer:
         self.images, self.n_in, self.n_out, self.degree, self.block = images, n_in, n_out, degree, block
         self.rows, self.columns = rows, columns
 
-    @cached_property
+    @property
     def taps(self) -> int:
         """Positions of the window."""
         return self.rows.window * self.columns.window
 
-    @cached_property
+    @property
     def lanes(self) -> int:
         """Output pixels of all images."""
         return self.images * self.rows.out * self.columns.out
 
-    @cached_property
+    @property
     def in_lanes(self) -> int:
         """Input pixels of all images."""
         return self.images * self.rows.size * self.columns.size
 
-    @cached_property
+    @property
     def edges(self) -> int:
         """Edges of the graph, each with `taps` weights."""
         return self.n_out * self.degree

@@ -90,7 +90,7 @@ def weight_gradient(dy: Tensor, x: Tensor, index: Tensor, layer: Layer, precisio
     if layer.grouped:
         return _group_weight_gradient(dy, x, index, layer, precision).to(x.dtype)
     whole = lists_of(index, layer.n_in, layer.n_out, transposed=False).columns
-    bm, bn = min(16 if layer.taps == 1 else 8, _power(layer.degree)), 128
+    bm, bn = min(16 if layer.taps == 1 else 8, _power(layer.degree)), _side(layer.lanes)
     work = layer.n_out * -(-layer.degree // bm)
     most = SCRATCH // 2 // (layer.n_in * x.element_size())  # pixels whose inputs stay in the second-level cache
     splits, span = _splits(work, layer.lanes, layer.edges * layer.taps, bn, most)
@@ -108,15 +108,17 @@ def _fan_product(
     x: Tensor, filters: Tensor, lists: Lists, y: Tensor, layer: Layer, n_columns: int, n_rows: int
 ) -> None:
     arguments = (x, filters, lists.columns, lists.pointer, lists.order, y)
-    bm, bn = min(8 if layer.taps == 1 else 4, _power(n_rows)), 128
+    bm = min(8 if layer.taps == 1 else 4, _power(n_rows))
     if layer.taps == 1:
         plane = layer.columns.size
         lanes = layer.images * plane
+        bn = _side(lanes)
         work = -(-n_rows // bm) * -(-lanes // bn)
         _launch(fan.pointwise, work, *arguments, lanes, n_columns, n_rows, plane, BM=bm, BN=bn)
     else:
         height, width = layer.rows.size, layer.columns.size
         lanes = layer.images * -(-height // 4) * width
+        bn = _side(lanes)
         work = -(-n_rows // bm) * -(-lanes // bn)
         _launch(fan.window, work, *arguments, lanes, n_columns, n_rows, height, width, BM=bm, BN=bn)
 
@@ -150,7 +152,7 @@ def _group_input_gradient(
                     BM=bm, BN=bn, BK=bk, SPREAD=lists is None, **_dot(dy, precision, bm * bn),
                 )  # fmt: skip
                 if lists is not None:
-                    bm_sum, bn_sum = min(16, _power(layer.n_in)), 128
+                    bm_sum, bn_sum = min(16, _power(layer.n_in)), _side(chunk)
                     tiles = -(-layer.n_in // bm_sum) * -(-chunk // bn_sum)
                     _launch(
                         group.gather_sum, tiles, out, lists.pointer, lists.edges, dx, first, lanes, chunk, layer.n_in,
@@ -220,6 +222,11 @@ def _by_tap(weight: Tensor) -> Tensor:
 
 def _dense(weight: Tensor, index: Tensor, layer: Layer) -> Tensor:
     return to_dense_weight(weight, Edges(index, layer.n_in, layer.n_out, True, layer.block, False))
+
+
+def _side(lanes: int) -> int:
+    """Lanes of a program without tensor cores: a multiple of a warp."""
+    return max(32, min(128, _power(lanes)))
 
 
 def _power(n: int) -> int:

@@ -104,13 +104,9 @@ def prefers(x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None = N
 
     kind = computed_in(x)
     layer = _layer(x, weight, edges, how)
-    setting = torch.backends.cuda.matmul if how is None else torch.backends.cudnn.conv
-    precision = "tf32" if setting.fp32_precision == "tf32" else "tf32x3"
-    ours, dense = (f(layer, kind.itemsize, precision) for f in (estimate.times, estimate.dense_times))
+    precision = fp32_precision(linear=how is None)
     grad = torch.is_grad_enabled()
-    counted = [True, grad and x.requires_grad, grad and weight.requires_grad]
-    sums = [sum(t for t, c in zip(of, counted, strict=True) if c) for of in (ours, dense)]
-    return sums[0] * estimate.MARGIN < sums[1]
+    return estimate.better(layer, kind.itemsize, precision, (grad and x.requires_grad, grad and weight.requires_grad))
 
 
 def computed_in(x: Tensor) -> torch.dtype:
@@ -119,6 +115,14 @@ def computed_in(x: Tensor) -> torch.dtype:
     if torch.is_autocast_enabled(kind) and x.dtype in DTYPES:
         return torch.get_autocast_dtype(kind)
     return x.dtype
+
+
+def fp32_precision(linear: bool) -> str:
+    """How tensor cores multiply fp32, by PyTorch's own setting: rounded to tf32, or cut in two and multiplied three
+    times, with an error of fp32's size.
+    """
+    setting = torch.backends.cuda.matmul if linear else torch.backends.cudnn.conv
+    return "tf32" if setting.fp32_precision == "tf32" else "tf32x3"
 
 
 def _refused_device(x: Tensor) -> str:

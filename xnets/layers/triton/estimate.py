@@ -30,19 +30,26 @@ class Times(NamedTuple):
     weight_gradient: float
 
 
+def better(layer: Layer, itemsize: int, precision: str, backward: tuple[bool, bool]) -> bool:
+    """Whether Triton beats the dense kernel clearly, with those gradients (of x, of the weight) that are counted, and
+    forward is not slower for itself.
+    """
+    ours, dense = times(layer, itemsize, precision), dense_times(layer, itemsize, precision)
+    counted = (True, *backward)
+    sums = [sum(t for t, c in zip(passes, counted, strict=True) if c) for passes in (ours, dense)]
+    return ours.forward <= dense.forward and sums[0] * MARGIN < sums[1]
+
+
 def dense_times(layer: Layer, itemsize: int, precision: str) -> Times:
     """The dense kernel: cuDNN or cuBLAS, and the scatter of the weight or the gather of its gradient."""
     rate = TENSOR["half"] if itemsize == 2 else VECTOR if precision == "tf32x3" else TENSOR["tf32"]
-    compute = _operations(layer) * layer.n_in / layer.degree / (DENSE * rate)
-    scatter = 2 * layer.n_out * layer.n_in * layer.taps * itemsize / MEMORY
-    return Times(*[_bound(layer, itemsize, compute) + scatter + LAUNCH] * 3)
+    return Times(*[_bound(layer, itemsize, _dense_operations(layer) / (DENSE * rate), 3 * _dense_weights(layer))] * 3)
 
 
 def times(layer: Layer, itemsize: int, precision: str) -> Times:
     """The Triton kernels, each pass as run.py would do it."""
-    forward = _along_edges(layer, itemsize, precision).forward
     along, spread = _along_edges(layer, itemsize, precision), _spread(layer, itemsize, precision)
-    return Times(forward, min(along.input_gradient, spread), min(along.weight_gradient, spread))
+    return Times(along.forward, min(along.input_gradient, spread), min(along.weight_gradient, spread))
 
 
 def input_gradient_along_edges(layer: Layer, itemsize: int, precision: str) -> bool:
@@ -56,28 +63,36 @@ def weight_gradient_along_edges(layer: Layer, itemsize: int, precision: str) -> 
 
 
 def _along_edges(layer: Layer, itemsize: int, precision: str) -> Times:
-    operations = _operations(layer)
+    operations, weights = 2.0 * layer.lanes * layer.edges * layer.taps, 3 * layer.edges * layer.taps
     if layer.grouped:
-        compute = operations / (OURS * TENSOR["half" if itemsize == 2 else precision])
-        one = _bound(layer, itemsize, compute) + LAUNCH
+        one = _bound(layer, itemsize, operations / _rate(itemsize, precision), weights)
         parts = 8.0 * layer.n_out // layer.block * layer.degree * layer.in_lanes  # written and read, fp32
         return Times(one, one + parts / (DENSE * CACHE) + LAUNCH, one)
     products = operations / 2
-    loads = _bound(layer, itemsize, products / (1 if layer.taps == 1 else 2) / (DENSE * LOADS)) + LAUNCH
+    loads = _bound(layer, itemsize, products / (1 if layer.taps == 1 else 2) / (DENSE * LOADS), weights)
     # every edge reads its channel anew, from the second level; the taps of an edge share it
     again = max(products / (DENSE * LOADS), products / layer.taps * itemsize / (DENSE * CACHE))
-    return Times(loads, loads, _bound(layer, itemsize, again) + LAUNCH)
+    return Times(loads, loads, _bound(layer, itemsize, again, weights))
 
 
 def _spread(layer: Layer, itemsize: int, precision: str) -> float:
-    compute = _operations(layer) * layer.n_in / layer.degree
-    return _bound(layer, itemsize, compute / (OURS * TENSOR["half" if itemsize == 2 else precision])) + 2 * LAUNCH
+    compute = _dense_operations(layer) / _rate(itemsize, precision)
+    return _bound(layer, itemsize, compute, 5 * _dense_weights(layer)) + LAUNCH  # scattered, put tap by tap, read
 
 
-def _operations(layer: Layer) -> float:
-    return 2.0 * layer.lanes * layer.edges * layer.taps
+def _rate(itemsize: int, precision: str) -> float:
+    return OURS * TENSOR["half" if itemsize == 2 else precision]
 
 
-def _bound(layer: Layer, itemsize: int, compute: float) -> float:
-    """No pass is faster than reading and writing its images."""
-    return max(compute, itemsize * (layer.n_in * layer.in_lanes + layer.n_out * layer.lanes) / MEMORY)
+def _dense_operations(layer: Layer) -> float:
+    return 2.0 * layer.lanes * _dense_weights(layer)
+
+
+def _dense_weights(layer: Layer) -> int:
+    return layer.n_out * layer.n_in * layer.taps
+
+
+def _bound(layer: Layer, itemsize: int, compute: float, weights: int) -> float:
+    """No pass is faster than reading and writing its images; what is done to weights comes before or after."""
+    images = layer.n_in * layer.in_lanes + layer.n_out * layer.lanes
+    return max(compute, itemsize * images / MEMORY) + itemsize * weights / MEMORY + LAUNCH

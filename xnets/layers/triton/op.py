@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xnets.layers.triton import run
+from xnets.layers.triton import fp32_precision, run
 from xnets.layers.triton.geometry import layer_of
 
 
@@ -56,14 +56,6 @@ def _images(planes: Tensor, size: list[int]) -> Tensor:
 
 def _precision(x: Tensor) -> str:
     return "ieee" if x.element_size() == 2 else fp32_precision(x.dim() == 2)
-
-
-def fp32_precision(linear: bool) -> str:
-    """How tensor cores multiply fp32, by PyTorch's own setting: rounded to tf32, or in three parts each with an error
-    of fp32's size.
-    """
-    setting = torch.backends.cuda.matmul if linear else torch.backends.cudnn.conv
-    return "tf32" if setting.fp32_precision == "tf32" else "tf32x3"
 
 
 def _out_size(size: list[int], weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> list[int]:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from xnets import ExpanderConv2d
 from xnets.layers import KERNELS
+from xnets.layers.choice import Call, compute
 from xnets.layers.kernels import Convolution, Edges
 from xnets.layers.triton import AVAILABLE, INTERPRETED, TritonKernel, fp32_precision, prefers, refuses
 from xnets.layers.triton.geometry import layer_of
@@ -178,8 +179,7 @@ def test_sums_in_pieces_and_the_same_bits_from_run_to_run(block, size, pieces, m
 
 
 @interpreted
-def test_layers_under_autocast_bias_and_without_a_batch(monkeypatch):
-    monkeypatch.setitem(KERNELS, "triton", TritonKernel())
+def test_layers_under_autocast_bias_and_without_a_batch():
     layer = ExpanderConv2d(6, 16, 3, padding=1, degree=3, seed=0, block=16, kernel="triton")
     x = torch.randn(2, 6, 7, 5, requires_grad=True)
     dense = layer.to_dense()
@@ -352,8 +352,8 @@ def test_what_is_refused_is_the_dense_kernels():
     ]
     for x, weight, edges, how, why in others:
         assert why in refuses(x, weight, edges, how)
-        dense = KERNELS["dense"].conv2d(x, weight, None, edges, how)
-        torch.testing.assert_close(TritonKernel().conv2d(x, weight, None, edges, how), dense, rtol=0, atol=0)
+        call = Call(x, weight, None, edges, how)
+        torch.testing.assert_close(compute("triton", call), compute("dense", call), rtol=0, atol=0)
     assert "differ in dtype" in refuses(others[0][0], others[0][1].half(), edges, how)
     assert "degree" in refuses(others[0][0], others[0][1], edges._replace(regular=False), how)
     assert "devices" in refuses(others[0][0], others[0][1].to("meta"), edges, SAME[3])
@@ -364,8 +364,8 @@ def test_without_a_gpu_the_dense_kernel_computes():
     x, weight, edges, how, _ = problem(6, 2, 1, 3, 2, (5, 5), SAME[3], 3)
     assert refuses(x, weight, edges, how) == ("not on a GPU" if AVAILABLE else "triton is not installed")
     assert not prefers(x, weight, edges, how)
-    dense = KERNELS["dense"].conv2d(x, weight, None, edges, how)
-    torch.testing.assert_close(TritonKernel().conv2d(x, weight, None, edges, how), dense, rtol=0, atol=0)
+    call = Call(x, weight, None, edges, how)
+    torch.testing.assert_close(compute("triton", call), compute("dense", call), rtol=0, atol=0)
 
 
 @outside
@@ -374,13 +374,14 @@ def test_importing_needs_no_triton_and_the_dense_kernel_computes_without_it():
 import sys
 sys.modules["triton"] = None
 import torch
+from xnets.layers.choice import Call, compute
 from xnets.layers.kernels import Edges
-from xnets.layers.triton import AVAILABLE, TritonKernel, prefers, refuses
+from xnets.layers.triton import AVAILABLE, prefers, refuses
 assert not AVAILABLE
 x, weight = torch.ones(2, 4), torch.ones(3, 2)
 edges = Edges(torch.tensor([[0, 1], [1, 2], [2, 3]], dtype=torch.int32), 4, 3, True, 1, False)
 assert not prefers(x, weight, edges)
-print(refuses(x, weight, edges), TritonKernel().linear(x, weight, None, edges).sum().item())
+print(refuses(x, weight, edges), compute("triton", Call(x, weight, None, edges, None)).sum().item())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

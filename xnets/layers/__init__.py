@@ -6,8 +6,10 @@ from xnets.layers.direct import DirectKernel
 from xnets.layers.expander import ExpanderConv2d, ExpanderLayer, ExpanderLinear
 from xnets.layers.initialise import INITS
 from xnets.layers.kernels import KERNELS
+from xnets.layers.triton import TritonKernel
 
 KERNELS["direct"] = DirectKernel()
+KERNELS["triton"] = TritonKernel()
 
 __all__ = [
     "INITS", "KERNELS", "ExpanderConv2d", "ExpanderLayer", "ExpanderLinear", "expand_model", "kernels", "to_dense"

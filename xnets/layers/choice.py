@@ -49,8 +49,9 @@ class Call(NamedTuple):
         return kernel.conv2d(self.x, self.weight, self.bias, self.edges, self.how)
 
     def refusals(self) -> dict[str, str]:
-        """Why each kernel that does not compute this layer does not."""
-        said = {name: k.refuses(self.x, self.weight, self.edges, self.how) for name, k in KERNELS.items()}
+        """Why each kernel for this device that does not compute this layer does not."""
+        mine = {name: k for name, k in KERNELS.items() if k.device in (None, self.x.device.type)}
+        said = {name: k.refuses(self.x, self.weight, self.edges, self.how) for name, k in mine.items()}
         return {name: why for name, why in said.items() if why}
 
 
@@ -120,7 +121,11 @@ def choose(name: str, call: Call) -> Choice:
 
 def _find(key: str, call: Call) -> Choice:
     refusals = call.refusals()
-    names = [name for name, kernel in KERNELS.items() if kernel.competes and name not in refusals]
+    names = [
+        name
+        for name, kernel in KERNELS.items()
+        if kernel.competes and kernel.device in (None, call.x.device.type) and name not in refusals
+    ]
     if names == ["dense"]:
         return Choice("dense", "the only one", {}, refusals)
     if multiply_adds(call) < SMALL:
@@ -210,6 +215,7 @@ def _guess(call: Call) -> Choice:
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         refusals = call.refusals()
         for name, kernel in KERNELS.items():
-            if name not in refusals and kernel.prefers(call.x, call.weight, call.edges, call.how):
+            fits = kernel.device == call.x.device.type and name not in refusals
+            if fits and kernel.prefers(call.x, call.weight, call.edges, call.how):
                 return Choice(name, "likely the fastest; torch.compile lets nothing be measured", {}, refusals)
     return Choice("dense", "not measured here", {}, {})

@@ -37,6 +37,7 @@ class Kernel(Protocol):
     """One way to compute a layer, differentiable in x, weight and bias. `how` is None for a linear layer."""
 
     competes: bool  # whether "auto" measures it; a reference kernel does not
+    device: str | None  # the only kind it is for, "cpu" or "cuda"
 
     def refuses(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> str:
         """Why it does not compute this layer, in a few words; "" if it does."""
@@ -71,6 +72,7 @@ class DenseKernel:
     """Scatter the weight to a dense one and let cuDNN, oneDNN or BLAS do the rest: correct for every case."""
 
     competes = True
+    device = None
 
     def refuses(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> str:
         """Nothing: what no other kernel computes is its."""
@@ -96,6 +98,7 @@ class Algorithm1Kernel:
     """
 
     competes = False
+    device = None
 
     def refuses(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> str:
         """Nothing."""

@@ -23,6 +23,7 @@ class DirectKernel:
     """Computes along the edges; see kernels.Kernel."""
 
     competes = True
+    device = "cpu"
 
     def refuses(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> str:
         """See Kernel."""

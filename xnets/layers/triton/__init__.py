@@ -14,7 +14,7 @@ import os
 import torch
 from torch import Tensor
 
-from xnets.layers.kernels import Convolution, DenseKernel, Edges
+from xnets.layers.kernels import Convolution, Edges
 from xnets.layers.triton.geometry import GROUP, Layer, layer_of
 
 try:
@@ -27,15 +27,21 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class TritonKernel:
-    """Computes along the edges; hands what it does not cover to DenseKernel. See kernels.Kernel."""
+    """Computes along the edges; see kernels.Kernel."""
 
-    def __init__(self) -> None:
-        self.dense = DenseKernel()
+    competes = True
+    device = "cuda"
+
+    def refuses(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> str:
+        """See Kernel."""
+        return refuses(x, weight, edges, how)
+
+    def prefers(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> bool:
+        """By a roofline; not while torch.compile traces, which cannot read PyTorch's tf32 setting."""
+        return not torch.compiler.is_compiling() and prefers(x, weight, edges, how)
 
     def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, how: Convolution) -> Tensor:
         """See Kernel."""
-        if refuses(x, weight, edges, how):
-            return self.dense.conv2d(x, weight, bias, edges, how)
         from xnets.layers.triton.op import product
 
         x, how = _picked(x, weight, edges, how)
@@ -47,8 +53,6 @@ class TritonKernel:
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges) -> Tensor:
         """See Kernel."""
-        if refuses(x, weight, edges):
-            return self.dense.linear(x, weight, bias, edges)
         from xnets.layers.triton.op import product
 
         kind = computed_in(x)
@@ -59,7 +63,7 @@ class TritonKernel:
 
 
 def refuses(x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None = None) -> str:
-    """Why TritonKernel hands this layer to DenseKernel; "" if it computes it itself. how is None for a linear layer."""
+    """Why TritonKernel cannot compute this layer; "" if it can. how is None for a linear layer."""
     if not AVAILABLE:
         return "triton is not installed"
     if not edges.regular:

@@ -39,7 +39,9 @@ def lists_of(index: Tensor, n_in: int, rows: int, transposed: bool) -> Lists:
             found = Adjacency(adjacency.index.cpu(), n_in, rows).transposed
             known[transposed] = Lists(*(part.to(index.device) for part in found))
         else:
-            known[transposed] = Lists(adjacency.pointer.to(index.device), adjacency.index.flatten(), None)
+            edges = adjacency.index.flatten()
+            pointer = torch.arange(0, len(edges) + 1, adjacency.degree, dtype=torch.int32, device=index.device)
+            known[transposed] = Lists(pointer, edges, None)
     return known[transposed]
 
 

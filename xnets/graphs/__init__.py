@@ -4,9 +4,9 @@ from xnets.graphs.bipartite import BipartiteGraph
 from xnets.graphs.blocks import grouped_graph
 from xnets.graphs.constructions import CONSTRUCTIONS, Construction, find_construction, sample_graph
 from xnets.graphs.files import combined_hash, load_graph, save_graph
+from xnets.graphs.measures import dead_inputs, dead_outputs, sigma_ratio, spectral_gap
 from xnets.graphs.ramanujan import lps_graph
 from xnets.graphs.sampling import random_expander, union_of_matchings
-from xnets.graphs.spectrum import dead_inputs, dead_outputs, sigma_ratio, spectral_gap
 
 __all__ = [
     "CONSTRUCTIONS",

@@ -168,7 +168,7 @@ def test_every_construction_is_a_models_graph(name):
     assert model(torch.randn(2, 3, 6, 6)).shape == (2, 2)
 
 
-@pytest.mark.parametrize("name", ["stratified", *EXPLICIT, "grouped-shuffled"])
+@pytest.mark.parametrize("name", ["ramanujan", "grouped-shuffled"])
 def test_networks_of_the_paper_are_built_on_any_graph(name):
     for network in PAPER_MODELS:
         if network.startswith("X-"):
@@ -179,7 +179,7 @@ def test_networks_of_the_paper_are_built_on_any_graph(name):
 
 @every_name
 def test_a_network_of_the_paper_runs_on_any_graph(name):
-    model = build("X-DenseNet-BC-2-40-24", graph=name, narrow=4, drop_strides=0).eval()
+    model = build("X-DenseNet-BC-2-40-24", graph=name, narrow=4).eval()
     graphs = [m.graph for m in model.modules() if isinstance(m, ExpanderLayer)]
     assert len(graphs) == 38
     assert torch.isfinite(model(torch.randn(2, 3, 32, 32))).all()

@@ -4,6 +4,8 @@ A graph here is its (n_out, n_in) biadjacency matrix A; a double edge counts 2. 
 eigenvalues of the bipartite graph's adjacency matrix.
 """
 
+from typing import Any
+
 import numpy as np
 
 from xnets.errors import XNetsError
@@ -83,7 +85,7 @@ def leading(
     """
     if _small(graph):
         return _dense(graph, count, normalised, centred)
-    return _lanczos(graph, count, normalised, centred)
+    return _sparse(graph, count, normalised, centred)
 
 
 def edge_values(graph: BipartiteGraph, normalised: bool) -> np.ndarray:
@@ -125,24 +127,41 @@ def _dense(
     return (values, others, mine) if tall else (values, mine, others)
 
 
-def _lanczos(
+def _sparse(
     graph: BipartiteGraph, count: int, normalised: bool, centred: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One at a time, those found taken out before the next is sought.
-
-    Lanczos finds equal values only once, and the equal halves of a disconnected graph have equal ones.
-    """
     try:
         from scipy.sparse import csr_array
-        from scipy.sparse.linalg import LinearOperator, eigsh
     except ImportError:
         raise XNetsError("The spectrum of a graph this large needs scipy: pip install 'xnets[graphs]'.") from None
     edges = (edge_values(graph, normalised), graph.indices.copy(), graph.indptr.copy())
-    matrix = csr_array(edges, (graph.n_out, graph.n_in))
+    matrix = csr_array(edges, (graph.n_out, graph.n_in))  # sums double edges whenever it is used
     transposed = matrix.T.tocsr()
     tall = graph.n_out > graph.n_in
     there, back = (matrix, transposed) if tall else (transposed, matrix)  # from the smaller side and to it again
     mean = graph.n_edges / (graph.n_in * graph.n_out) if centred else 0.0
+    n = there.shape[1]
+    if n <= DENSE_LIMIT:  # the other side alone is large
+        sums = mean * there.sum(axis=0)
+        gram = (back @ there).toarray() - sums - sums[:, None] + mean**2 * there.shape[0]
+        squares, found = np.linalg.eigh(gram)
+        squares, found = np.maximum(squares[-count:], 0.0), found[:, -count:]
+    else:
+        squares, found = _largest(there, back, mean, count)
+    order = np.argsort(-squares, kind="stable")
+    values, mine = np.sqrt(squares[order]), found[:, order]
+    others = (there @ mine - mean * mine.sum(axis=0)) / np.where(values > 0, values, 1)
+    return (values, others, mine) if tall else (values, mine, others)
+
+
+def _largest(there: Any, back: Any, mean: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and vectors of (there - mean J)^T (there - mean J), back being there^T, by Lanczos.
+
+    One at a time, those found taken out before the next is sought: Lanczos finds equal values only once, and the equal
+    halves of a disconnected graph have equal ones.
+    """
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
     n = there.shape[1]
     squares, found = np.empty(0), np.empty((n, 0))
 
@@ -157,7 +176,4 @@ def _lanczos(
         # The error of a value is the square of what tol allows its vector.
         (square,), vector = eigsh(LinearOperator((n, n), twice, dtype=float), 1, which="LA", v0=start, tol=1e-8, ncv=20)
         squares, found = np.append(squares, max(square, 0.0)), np.append(found, vector, axis=1)
-    order = np.argsort(-squares, kind="stable")
-    values, mine = np.sqrt(squares[order]), found[:, order]
-    others = (there @ mine - mean * mine.sum(axis=0)) / np.where(values > 0, values, 1)
-    return (values, others, mine) if tall else (values, mine, others)
+    return squares, found

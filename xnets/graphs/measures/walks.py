@@ -75,8 +75,6 @@ def mixing_time_bound(graph: BipartiteGraph, within: float = 0.25, start: str = 
 def _walks(graph: BipartiteGraph, start: str, sample: int | None, seed: int) -> Iterator[Iterator[float]]:
     """For some starts at a time: an endless list of their worst distances, step by step."""
     degrees = _degrees(graph, start)
-    if not graph.n_edges:
-        raise XNetsError("There is no walk on a graph without edges.")
     there, back = (graph, graph.flipped()) if start == "input" else (graph.flipped(), graph)
     alive = np.flatnonzero(degrees)
     starts = alive[chosen(len(alive), sample, seed)]
@@ -98,6 +96,8 @@ def _distances(there: BipartiteGraph, back: BipartiteGraph, starts: np.ndarray) 
 def _degrees(graph: BipartiteGraph, start: str) -> np.ndarray:
     if start not in ("input", "output"):
         raise XNetsError(f"start must be input or output, not {start!r}.")
+    if not graph.n_edges:
+        raise XNetsError("There is no walk on a graph without edges.")
     return graph.out_degrees if start == "input" else graph.in_degrees
 
 

@@ -1,21 +1,21 @@
 """Explicit expanders, fitted to the (n_in, n_out, D) that a layer asks for.
 
-Each family is an endless or long list of permutations of n points, of which the first few make its expander: output v
-is joined to the input that each of them gives for v. `fitted` turns such a list into the graph of a layer:
+Each family is an endless or long list of permutations of n points, of which the first few make its expander: point v
+is joined to the point that each of them gives for v. `fitted` turns such a list into the graph of a layer:
 
-1. The family works on n = max(n_in, n_out) points. One that exists for other sizes only takes the next larger one and
-   closes each permutation over the first n points (`first_return`), so that it stays a permutation of them.
-2. Outputs beyond n_out are dropped. Inputs are folded: position y of permutation k becomes input (k n + y) mod n_in, so
-   that their degrees differ by at most one. Dropping, and folding where n_in divides n, take a part of the matrix or
-   add up columns, so sigma2 grows no more than sigma1 would.
-3. Every output reads along the list until it has D different inputs: repeats (double edges) are passed over, and the
+1. The family works on n = max(n_in, n_out) points with M / n permutations, M = n_out D. One that exists for other
+   sizes only takes the next larger one and closes each permutation over the first n points (`first_return`), so that
+   it stays a permutation of them.
+2. Its points are renamed by the seed, those of the outputs and those of the inputs: that moves no singular value, a
+   stack of layers does not walk the same graph again and again, and what is folded next are points at random.
+3. The smaller side is folded: the edges, one permutation after another, go round its channels, so that their degrees
+   differ by at most one. Where it divides n, sigma2 / sigma1 is at most that of the whole graph.
+4. Every output reads along the list until it has D different inputs: repeats (double edges) are passed over, and the
    bounds that hold for the family hold for the rest of its edges.
-4. Above D = n_in / 2 the graph is the complement of the one with n_in - D, which has the same sigma2.
-5. Channel labels are permuted, inputs and outputs, by the seed: it moves no singular value, and a stack of layers
-   does not walk the same graph again and again.
+5. Above D = n_in / 2 the graph is the complement of the one with n_in - D, which has the same sigma2 if it is regular.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, count, islice, product
 
 import numpy as np
@@ -40,12 +40,11 @@ def fitted(family: Family, n_in: int, n_out: int, degree: int, seed: int, name: 
             keep = ~fitted(family, n_in, n_out, n_in - degree, seed, name).to_mask()
         return BipartiteGraph.from_neighbours(np.nonzero(keep)[1].reshape(n_out, degree), n_in, seed, name)
     n = max(n_in, n_out)
-    (inputs,) = permutation(derive_seed(seed, "inputs"), n_in)
-    outputs = permutation(derive_seed(seed, "outputs"), n)[0, :n_out]
-    moves = islice(family(n, degree, seed), 4 * n_in + 64)
-    listed = (inputs[(k * n + move[outputs]) % n_in] for k, move in enumerate(moves))
-    rest = (inputs[(outputs + k) % n_in] for k in range(n_in))  # should a list end too early
-    neighbours = _first_different(chain(listed, rest), n_in, n_out, degree)
+    moves = islice(family(n, -(-n_out * degree // n), seed), 4 * n_in + 64)
+    (ins,), (outs,) = (permutation(derive_seed(seed, side), n) for side in ("inputs", "outputs"))
+    rounds = _rounds((ins[move[outs]] for move in moves), n_in, n_out)
+    rest = ((np.arange(n_out) + k) % n_in for k in range(n_in))  # should a list end too early
+    neighbours = _first_different(chain(rounds, rest), n_in, n_out, degree)
     return BipartiteGraph.from_neighbours(neighbours, n_in, seed, name)
 
 
@@ -97,6 +96,16 @@ def first_return(move: np.ndarray, n: int) -> np.ndarray:
         to[outside] = move[to[outside]]
         outside = outside[to[outside] >= n]
     return to
+
+
+def _rounds(moves: Iterable[np.ndarray], n_in: int, n_out: int) -> Iterator[np.ndarray]:
+    """(n_out,) at a time, an input for each output: permutations of max(n_in, n_out) points with a side folded."""
+    waiting = np.empty(0, dtype=np.int64)
+    for k, move in enumerate(moves):
+        waiting = np.append(waiting, (k * len(move) + move) % n_in)
+        while len(waiting) >= n_out:
+            yield waiting[:n_out]
+            waiting = waiting[n_out:]
 
 
 def _first_different(proposals: Iterator[np.ndarray], n_in: int, n_out: int, degree: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from xnets.graphs.measures.discrepancy import (
     worst_discrepancy,
 )
 from xnets.graphs.measures.expansion import Expansion, expansion_bound, neighbourhood, vertex_expansion
+from xnets.graphs.measures.overview import Measure, sample_for, summary
 from xnets.graphs.measures.paths import (
     PathLengths,
     Sensitivity,
@@ -31,6 +32,7 @@ from xnets.graphs.measures.walks import mixing_time, mixing_time_bound, walk_dis
 
 __all__ = [
     "Expansion",
+    "Measure",
     "PathLengths",
     "Sensitivity",
     "WorstDiscrepancy",
@@ -51,9 +53,11 @@ __all__ = [
     "neighbourhood",
     "path_lengths",
     "ramanujan_ratio",
+    "sample_for",
     "sensitivity",
     "sigma_ratio",
     "spectral_gap",
+    "summary",
     "vertex_expansion",
     "walk_distances",
     "worst_discrepancy",

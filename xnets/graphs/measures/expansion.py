@@ -7,7 +7,6 @@ import numpy as np
 
 from xnets.errors import XNetsError
 from xnets.graphs.bipartite import BipartiteGraph
-from xnets.graphs.measures.sets import gathered
 from xnets.graphs.measures.spectrum import leading
 from xnets.seeds import derive_seed, permutation
 
@@ -54,7 +53,8 @@ def vertex_expansion(
         found = len(neighbourhood(graph, outputs)) / size
         return Expansion(size, found, found, True, tuple(outputs))
     sets = [permutation(derive_seed(seed, "set", i), graph.n_out)[0, :size] for i in range(tries)]
-    sets += [_grown(graph, int(outputs[0]), size) for outputs in sets]
+    flipped = graph.flipped()
+    sets += [_grown(graph, flipped, int(outputs[0]), size) for outputs in sets]
     sizes = [len(neighbourhood(graph, outputs)) for outputs in sets]
     best = int(np.argmin(sizes))
     return Expansion(size, sizes[best] / size, expansion_bound(graph, size), False, tuple(np.sort(sets[best]).tolist()))
@@ -109,18 +109,22 @@ def _worst_set(graph: BipartiteGraph, size: int) -> list[int]:
     return best
 
 
-def _grown(graph: BipartiteGraph, first: int, size: int) -> np.ndarray:
+def _grown(graph: BipartiteGraph, flipped: BipartiteGraph, first: int, size: int) -> np.ndarray:
     """(size,) outputs, from one on always those that see the fewest inputs which the set does not see yet."""
     inside = np.zeros(graph.n_out, dtype=bool)
-    unseen = np.ones(graph.n_in, dtype=np.int64)
+    seen = np.zeros(graph.n_in, dtype=bool)
+    more = graph.in_degrees.copy()  # edges of each output to inputs that are not seen
     add = np.array([first])
     while True:
         inside[add] = True
-        unseen[neighbourhood(graph, add)] = 0
         left = size - int(inside.sum())
         if not left:
             return np.flatnonzero(inside)
-        more = gathered(graph, unseen, np.add)
-        more[inside] = graph.n_edges + 1
+        reached = neighbourhood(graph, add)
+        new = reached[~seen[reached]]
+        seen[new] = True
+        for u in new.tolist():
+            np.subtract.at(more, flipped.indices[flipped.indptr[u] : flipped.indptr[u + 1]], 1)
+        more[add] = graph.n_edges + 1  # never again
         go = max(1, min(left, size // ROUNDS))
-        add = np.argsort(more, kind="stable")[:go]
+        add = np.argsort(more, kind="stable")[:go] if go > 1 else np.array([np.argmin(more)])

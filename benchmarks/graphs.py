@@ -1,4 +1,4 @@
-"""Spectral gaps of every construction, and what the measures cost at scale: python benchmarks/graphs.py [gaps|times].
+"""Gaps of every construction, and what the measures cost at scale: python -m benchmarks.graphs [gaps|times].
 
 Writes benchmarks/graph_gaps.csv: sigma2 / sigma1 of square layers and of DenseNet's and VGG's shapes, over seeds, with
 the layers until every output sees every input; and benchmarks/graph_times.csv: seconds of this thread's CPU time for

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from xnets import ExpanderConv2d, ExpanderLinear
 from xnets.graphs import BipartiteGraph
-from xnets.layers import KERNELS
-from xnets.layers.direct import AVAILABLE, DirectKernel, supports
+from xnets.layers.choice import Call, choose, compute
+from xnets.layers.direct import AVAILABLE, DirectKernel, why_not
 from xnets.layers.kernels import Convolution, Edges
 
 needs_llvmlite = pytest.mark.skipif(not AVAILABLE, reason="llvmlite is not installed")
 SAME = {1: Convolution((1, 1), (0, 0), (1, 1)), 3: Convolution((1, 1), (1, 1), (1, 1))}
 
 
-def problem(n_in, rows, block, degree, window, batch, size, seed=0, double=False):
-    """x, weight, edges, upstream gradient."""
+def problem(n_in, rows, block, degree, window, batch, size, seed=0, double=False, stride=1):
+    """x, weight, edges, upstream gradient, whose size tells the stride."""
     rng = np.random.default_rng(seed)
     index = np.stack([np.sort(rng.choice(n_in, degree, replace=double)) for _ in range(rows)])
     edges = Edges(torch.from_numpy(index.astype(np.int32)), n_in, rows * block, True, block, double)
@@ -30,7 +30,12 @@ def problem(n_in, rows, block, degree, window, batch, size, seed=0, double=False
     spatial = () if window == 0 else size
     x = draw(batch, n_in, *spatial)
     weight = draw(rows * block, degree, *([window] * 2 if window else []))
-    return x, weight, edges, draw(batch, rows * block, *spatial)
+    return x, weight, edges, draw(batch, rows * block, *[-(-n // stride) for n in spatial])
+
+
+def stride_of(x, upstream):
+    """1 also where the map is too small to tell."""
+    return 2 if x.shape[2:] != upstream.shape[2:] else 1
 
 
 def expected(x, weight, edges, upstream):
@@ -43,23 +48,36 @@ def expected(x, weight, edges, upstream):
             row[u] = row[u] + weight[v, d]
         dense.append(torch.stack(row))
     dense = torch.stack(dense)
-    y = F.linear(x, dense) if x.dim() == 2 else F.conv2d(x, dense, padding=weight.shape[-1] // 2)
+    y = (
+        F.linear(x, dense)
+        if x.dim() == 2
+        else F.conv2d(x, dense, padding=weight.shape[-1] // 2, stride=stride_of(x, upstream))
+    )
     return y.detach(), *torch.autograd.grad(y, (x, weight), upstream)
 
 
 def computed(x, weight, edges, upstream, kernel=None):
     """The same by the direct kernel; fails if it would hand the layer to the dense one."""
-    how = None if x.dim() == 2 else SAME[weight.shape[-1]]
-    assert supports(x, weight, edges, how)
-    x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    how = None if x.dim() == 2 else SAME[weight.shape[-1]]._replace(stride=(stride_of(x, upstream),) * 2)
+    assert not why_not(x, weight, edges, how)
+    x, weight = x.clone(memory_format=torch.preserve_format).requires_grad_(), weight.clone().requires_grad_()
     kernel = kernel or DirectKernel()
     y = kernel.linear(x, weight, None, edges) if how is None else kernel.conv2d(x, weight, None, edges, how)
     return y.detach(), *torch.autograd.grad(y, (x, weight), upstream)
 
 
 def assert_right(case):
-    """Errors are bounded by the rounding of sums as long as these."""
-    for name, mine, right in zip(("y", "dx", "dw"), computed(*case), expected(*case), strict=True):
+    """Errors are bounded by the rounding of sums as long as these. Images in channels_last come out so too."""
+    found = list(zip(("y", "dx", "dw"), computed(*case), expected(*case), strict=True))
+    x, *rest = case
+    if x.dim() == 4:
+        last = x.to(memory_format=torch.channels_last)
+        again = computed(last, *rest)
+        assert last.is_contiguous() or all(t.is_contiguous(memory_format=torch.channels_last) for t in again[:2])
+        found += zip(
+            ("y, channels_last", "dx, channels_last", "dw, channels_last"), again, expected(*case), strict=True
+        )
+    for name, mine, right in found:
         assert mine.dtype == torch.float32
         assert mine.shape == right.shape, name
         scale = float(right.abs().max()) + 1.0
@@ -76,7 +94,7 @@ def problems(draw):
     side = st.one_of(st.integers(1, 9), st.integers(1, 33))
     return problem(
         n_in, draw(st.integers(1, 20)), block, draw(st.integers(1, n_in)), window, draw(st.integers(1, 40)),
-        (draw(side), draw(side)), draw(st.integers(0, 2**31)), double,
+        (draw(side), draw(side)), draw(st.integers(0, 2**31)), double, draw(st.sampled_from([1, 2])),
     )  # fmt: skip
 
 
@@ -107,14 +125,29 @@ CORNERS = {
 
 
 @needs_llvmlite
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("name", CORNERS)
-def test_corners(name):
+def test_corners(name, stride):
     n_in, rows, degree, window, batch, size = CORNERS[name]
-    assert_right(problem(n_in, rows, 1, degree, window, batch, size))
+    assert_right(problem(n_in, rows, 1, degree, window, batch, size, stride=stride))
 
 
-BIG = {"3x3": (64, 64, 1, 16, 3, 20, (14, 14)), "1x1": (64, 64, 1, 16, 1, 20, (14, 14)),
-       "linear": (512, 256, 1, 128, 0, 64, ()), "few pixels": (256, 256, 1, 64, 1, 1, (7, 7))}  # fmt: skip
+@needs_llvmlite
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (2, 2), (3, 4), (7, 8), (8, 7), (9, 9), (14, 13), (2, 33)])
+@pytest.mark.parametrize("window", [1, 3])
+def test_stride_2_of_odd_and_even_maps(window, size):
+    assert_right(problem(10, 7, 1, 4, window, 3, size, stride=2))
+
+
+# what problem takes
+BIG = {
+    "3x3": (64, 64, 1, 16, 3, 20, (14, 14)),
+    "3x3 of stride 2": (64, 64, 1, 16, 3, 20, (14, 14), 0, False, 2),
+    "1x1": (64, 64, 1, 16, 1, 20, (14, 14)),
+    "1x1 of stride 2": (64, 64, 1, 16, 1, 20, (14, 14), 0, False, 2),
+    "linear": (512, 256, 1, 128, 0, 64, ()),
+    "few pixels": (256, 256, 1, 64, 1, 1, (7, 7)),
+}
 
 
 @needs_llvmlite
@@ -147,20 +180,30 @@ def test_narrower_vectors(width, features, monkeypatch):
 
     monkeypatch.setattr(jit, "_forced", [(width, jit._host()[1] if features is None else features)])
     for n_in, rows, degree, window, batch, size in CORNERS.values():
-        if n_in < 1000:
-            assert_right(problem(n_in, rows, 1, degree, window, batch, size))
+        for stride in (1, 2) if n_in < 1000 else ():
+            assert_right(problem(n_in, rows, 1, degree, window, batch, size, stride=stride))
 
 
 @needs_llvmlite
+@pytest.mark.parametrize("sharing", [0, 1000])
 @pytest.mark.parametrize("name", ["whole map", "bands taller than the rest of the map", "linear, many tiles"])
-def test_work_in_pieces_that_fit_small_caches(name, monkeypatch):
+def test_work_in_pieces_that_fit_small_caches(name, sharing, monkeypatch):
     from xnets.layers.direct import run
 
     monkeypatch.setattr(run, "AT_ONCE", 1)
-    monkeypatch.setattr(run, "CACHE", 1000)
+    monkeypatch.setattr(run, "CACHE", 4000)
+    monkeypatch.setattr(run, "NEAR", 500)
+    monkeypatch.setattr(run, "SHARING", sharing)
     n_in, rows, degree, window, _, size = CORNERS[name]
     assert_right(problem(n_in, rows, 1, degree, window, 70, size))
     assert_right(problem(n_in, rows, 1, degree, window, 70, size, double=True))
+
+
+@needs_llvmlite
+@pytest.mark.parametrize("window", [3, 1, 0])
+def test_neighbours_in_any_order(window):
+    x, weight, edges, upstream = problem(40, 30, 1, 5, window, 5, (6, 5))
+    assert_right((x, weight, edges._replace(index=edges.index.flip(1)), upstream))
 
 
 @needs_llvmlite
@@ -201,10 +244,10 @@ def test_inference_mode_and_unbatched():
 
 
 @needs_llvmlite
-@pytest.mark.parametrize("window", [3, 1, 0])
-def test_compiled_without_a_graph_break(window):
+@pytest.mark.parametrize(("window", "stride"), [(3, 1), (3, 2), (1, 1), (1, 2), (0, 1)])
+def test_compiled_without_a_graph_break(window, stride):
     how = {"degree": 3, "seed": 0, "kernel": "direct"}
-    layer = ExpanderConv2d(6, 8, window, padding=window // 2, **how) if window else ExpanderLinear(6, 8, **how)
+    layer = ExpanderConv2d(6, 8, window, stride, window // 2, **how) if window else ExpanderLinear(6, 8, **how)
     x = torch.randn((4, 6, 7, 5) if window else (4, 6), requires_grad=True)
     torch.compiler.reset()
     y = torch.compile(layer, backend="aot_eager", fullgraph=True)(x)
@@ -216,13 +259,12 @@ def test_compiled_without_a_graph_break(window):
 
 
 @needs_llvmlite
-@pytest.mark.parametrize("name", ["3x3", "1x1", "linear"])
-def test_operators_keep_pytorchs_rules(name):
+@pytest.mark.parametrize(("window", "stride"), [(3, 1), (3, 2), (1, 1), (1, 2), (0, 1)])
+def test_operators_keep_pytorchs_rules(window, stride):
     from xnets.layers.direct.op import direct
 
-    n_in, rows, block, degree, window, _, _ = BIG[name]
-    x, weight, edges, _ = problem(n_in // 16, rows // 16, block, degree // 16, window, 2, (3, 3))
-    torch.library.opcheck(direct, (x.requires_grad_(), weight.requires_grad_(), edges.index))
+    x, weight, edges, _ = problem(4, 4, 1, 2, window, 2, (3, 4))
+    torch.library.opcheck(direct, (x.requires_grad_(), weight.requires_grad_(), edges.index, stride))
 
 
 @needs_llvmlite
@@ -235,39 +277,45 @@ def test_second_derivatives_are_refused():
         torch.autograd.grad(dx.sum(), x)
 
 
-def test_everything_else_is_the_dense_kernels():
+@needs_llvmlite
+def test_everything_else_is_the_dense_kernels_and_says_why():
     x, weight, edges, _ = problem(6, 4, 1, 3, 3, 2, (5, 5))
     same = SAME[3]
-    assert supports(x, weight, edges, same)
-    for how in (same._replace(stride=(2, 2)), same._replace(padding=(0, 0)), same._replace(dilation=(2, 2))):
-        assert not supports(x, weight, edges, how)
-        torch.testing.assert_close(
-            DirectKernel().conv2d(x, weight, None, edges, how), KERNELS["dense"].conv2d(x, weight, None, edges, how)
-        )
-    assert not supports(x.double(), weight.double(), edges, same)
-    assert not supports(x.to(memory_format=torch.channels_last), weight, edges, same)
-    assert not supports(x[:0], weight, edges, same)
-    assert not supports(x, weight[..., :2, :2], edges, same)
-    assert not supports(x, weight, edges._replace(regular=False), same)
+    bits = weight[..., :2, :2].contiguous()
+    for reason, refused in {
+        "stride": Call(x, weight, None, edges, same._replace(stride=(3, 3))),
+        "stride (2, 1)": Call(x, weight, None, edges, same._replace(stride=(2, 1))),
+        "padding": Call(x, weight, None, edges, same._replace(padding=(0, 0))),
+        "dilation": Call(x, weight, None, edges, same._replace(dilation=(2, 2))),
+        "float64": Call(x.double(), weight.double(), None, edges, same),
+        "contiguous": Call(x.transpose(2, 3), weight, None, edges, same),
+        "empty": Call(x[:0], weight, None, edges, same),
+        "2x2": Call(x, bits, None, edges, same),
+    }.items():
+        chosen = choose("direct", refused)
+        assert (chosen.kernel, reason in chosen.why) == ("dense", True), chosen
+        torch.testing.assert_close(compute("direct", refused), compute("dense", refused))
+    assert choose("direct", Call(x, weight, None, edges, same)).kernel == "direct"
     irregular = BipartiteGraph(5, [0, 3, 3, 4, 6], [0, 2, 4, 1, 1, 3])
-    if AVAILABLE:
-        layer = ExpanderLinear(5, 4, graph=irregular, kernel="direct")
-        torch.testing.assert_close(layer(x[:, :5, 0, 0]), layer.to_dense()(x[:, :5, 0, 0]))
+    layer = ExpanderLinear(5, 4, graph=irregular, kernel="direct")
+    assert "degree" in choose("direct", layer.call(x[:, :5, 0, 0])).why
+    torch.testing.assert_close(layer(x[:, :5, 0, 0]), layer.to_dense()(x[:, :5, 0, 0]))
 
 
-def test_without_llvmlite_there_is_no_such_kernel():
+def test_without_llvmlite_layers_are_dense_and_explain_says_so():
     script = """
 import sys
 sys.modules["llvmlite"] = None
-import xnets, torch
-from xnets.layers import KERNELS
-assert "direct" not in KERNELS, KERNELS
-try:
-    xnets.ExpanderLinear(4, 4, degree=2, kernel="direct")
-except xnets.XNetsError as error:
-    print(error)
-xnets.ExpanderLinear(4, 4, degree=2)(torch.ones(1, 4))
+import torch, xnets
+from xnets.cli import main
+x = torch.ones(1, 4)
+for kernel in ("direct", "auto"):
+    layer = xnets.ExpanderLinear(4, 4, degree=2, kernel=kernel)
+    assert torch.equal(layer(x), layer.to_dense()(x))
+main(["explain", "X-VGG16-2", "--batch", "2"])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "Unknown kernel 'direct'" in done.stdout
+    said = [line for line in done.stdout.splitlines() if "features" in line]
+    assert said
+    assert all("dense" in line and "direct llvmlite is not installed" in line for line in said)

@@ -11,8 +11,9 @@ from torch.nn.modules.utils import _pair
 
 from xnets.errors import XNetsError
 from xnets.graphs import CONSTRUCTIONS, BipartiteGraph, find_construction, sample_graph
+from xnets.layers.choice import AUTO, Call, checked_kernel, compute
 from xnets.layers.initialise import checked_init, initialise_expander
-from xnets.layers.kernels import Convolution, Edges, find_kernel, to_dense_weight
+from xnets.layers.kernels import Convolution, Edges, to_dense_weight
 from xnets.seeds import checked_seed
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -46,8 +47,7 @@ class ExpanderLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.n_in, self.n_out, self.window, self.block = n_in, n_out, window, block
-        self.init, self.kernel = checked_init(init), kernel
-        find_kernel(kernel)
+        self.init, self.kernel = checked_init(init), checked_kernel(kernel)
         if block < 1 or n_out % block:
             raise XNetsError(f"block must divide the {n_out} outputs, and {block} does not.")
         if isinstance(graph, BipartiteGraph):
@@ -189,7 +189,8 @@ class ExpanderConv2d(ExpanderLayer):
         seed: graph seed; left out, it follows torch.manual_seed. `layer.seed` has it.
         block: outputs that share one list of neighbours: 1 for the paper's graphs.
         init: "torch", "sparse-aware" or "authors"; see xnets.layers.initialise.
-        kernel: how it is computed; see xnets.layers.kernels.
+        kernel: "auto" (the fastest on this machine, measured once), or a name in xnets.layers.KERNELS; where that one
+            cannot compute the layer, "dense" does.
 
     Raises:
         XNetsError: a compression or degree that does not fit the fan-in, a graph of another size, unknown names.
@@ -212,7 +213,7 @@ class ExpanderConv2d(ExpanderLayer):
         seed: int | None = None,
         block: int = 1,
         init: str = "torch",
-        kernel: str = "dense",
+        kernel: str = AUTO,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -233,17 +234,20 @@ class ExpanderConv2d(ExpanderLayer):
         self.stride, self.dilation, self.padding_mode = _pair(stride), _pair(dilation), padding_mode
         self.padding = padding if isinstance(padding, str) else _pair(padding)
 
+    def call(self, x: Tensor) -> Call:
+        """What a kernel is asked to compute for x (N, C_in, H, W)."""
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            x, padding = F.pad(x, self._border(), mode=self.padding_mode), (0, 0)
+        return Call(x, self.weight, self.bias, self.edges, Convolution(self.stride, padding, self.dilation))
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) or (C_in, H, W) -> the same with C_out channels."""
         if x.dim() not in (3, 4) or x.shape[-3] != self.in_channels:
             raise XNetsError(f"Expected input ([N,] {self.in_channels}, H, W), not {tuple(x.shape)}.")
-        batch = x if x.dim() == 4 else x.unsqueeze(0)
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            batch, padding = F.pad(batch, self._border(), mode=self.padding_mode), (0, 0)
-        how = Convolution(self.stride, padding, self.dilation)
-        y = find_kernel(self.kernel).conv2d(batch, self.weight, self.bias, self.edges, how)
-        return y if x.dim() == 4 else y.squeeze(0)
+        if x.dim() == 3:
+            return compute(self.kernel, self.call(x.unsqueeze(0))).squeeze(0)
+        return compute(self.kernel, self.call(x))
 
     def _border(self) -> list[int]:
         """Left, right, top, bottom, for F.pad."""
@@ -291,7 +295,7 @@ class ExpanderLinear(ExpanderLayer):
         seed: int | None = None,
         block: int = 1,
         init: str = "torch",
-        kernel: str = "dense",
+        kernel: str = AUTO,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -300,11 +304,15 @@ class ExpanderLinear(ExpanderLayer):
         )
         self.in_features, self.out_features = in_features, out_features
 
+    def call(self, x: Tensor) -> Call:
+        """What a kernel is asked to compute for x (..., in_features)."""
+        return Call(x, self.weight, self.bias, self.edges, None)
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
         if x.shape[-1:] != (self.in_features,):
             raise XNetsError(f"Expected input (..., {self.in_features}), not {tuple(x.shape)}.")
-        return find_kernel(self.kernel).linear(x, self.weight, self.bias, self.edges)
+        return compute(self.kernel, self.call(x))
 
     @torch.no_grad()
     def to_dense(self) -> nn.Linear:

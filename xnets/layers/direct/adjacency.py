@@ -27,8 +27,24 @@ class Rows(NamedTuple):
     """A sparse matrix by rows."""
 
     pointer: Tensor  # (rows + 1,) int32
-    columns: Tensor  # (M,) int32
-    order: Tensor  # (M,) int32, which edge stands at each place
+    columns: Tensor  # (M,) int32, rising in each row
+    order: Tensor | None  # (M,) int32, which edge stands at each place; None if all stand where the layer has them
+
+    def sorted(self, weight: Tensor) -> Tensor:
+        """The layer's filters (M, ...) as the rows have them."""
+        return weight if self.order is None else weight.index_select(0, self.order)
+
+
+class Segments(NamedTuple):
+    """Rows whose columns are cut into chunks; a row's edges into one chunk are a segment of it.
+
+    In each chunk the rows, in blocks, come by the lengths of their segments.
+    """
+
+    slots: Tensor  # (chunks x rows + some, 2) int32, row in its block and first edge
+    lengths: Tensor  # (blocks, chunks, longest + 1) int32, how many rows have a segment of each length
+    chunks: int
+    longest: int
 
 
 class Adjacency:
@@ -40,6 +56,7 @@ class Adjacency:
         self.n_in, self.n_out, self.degree = n_in, n_out, index.shape[1]
         self.index = whole.to(torch.int32).contiguous().clone()  # (n_out, D); not changed by load_state_dict
         self._grouped: dict[tuple[bool, int, int], Grouped] = {}
+        self._segments: dict[tuple[bool, int, int], Segments] = {}
 
     def grouped(self, transposed: bool, group: int, chunks: int = 1) -> Grouped:
         """Rows are outputs, or inputs if transposed."""
@@ -52,19 +69,57 @@ class Adjacency:
             self._grouped[key] = group_rows(rows, columns, *shape, group, chunks)
         return self._grouped[key]
 
+    def segments(self, transposed: bool, chunk: int, block: int) -> Segments:
+        """Of `rows` or `transposed`, in chunks of so many columns and blocks of so many rows."""
+        key = (transposed, chunk, block)
+        if key not in self._segments:
+            rows, n_columns = (self.transposed, self.n_out) if transposed else (self.rows, self.n_in)
+            self._segments[key] = cut_rows(rows, n_columns, chunk, block)
+        return self._segments[key]
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Rows are outputs, columns are inputs in rising order."""
+        pointer = torch.arange(0, self.n_out * self.degree + 1, self.degree, dtype=torch.int32)
+        if bool((self.index[:, 1:] >= self.index[:, :-1]).all()):
+            return Rows(pointer, self.index.view(-1), None)
+        columns, order = self.index.sort(dim=1, stable=True)
+        order += torch.arange(self.n_out).mul_(self.degree).unsqueeze(1)
+        return Rows(pointer, columns.view(-1), order.view(-1).to(torch.int32))
+
     @cached_property
     def transposed(self) -> Rows:
         """Rows are inputs, columns are outputs in rising order."""
         inputs = self.index.numpy().ravel()
-        order = np.argsort(inputs, kind="stable")
+        order = stable_order(inputs, self.n_in)
         pointer = np.concatenate([[0], np.cumsum(np.bincount(inputs, minlength=self.n_in))])
         columns = order // self.degree
         return Rows(*(torch.from_numpy(a.astype(np.int32)) for a in (pointer, columns, order)))
 
-    @cached_property
-    def pointer(self) -> Tensor:
-        """(n_out + 1,) int32: where each output's edges begin in index."""
-        return torch.arange(0, self.n_out * self.degree + 1, self.degree, dtype=torch.int32)
+
+def stable_order(keys: np.ndarray, n: int) -> np.ndarray:
+    """argsort of keys (M,) in [0, n), equal ones as they stand."""
+    return np.argsort(keys.astype(np.uint16) if n <= 2**16 else keys, kind="stable")  # 16 bits: a radix sort
+
+
+def cut_rows(rows: Rows, n_columns: int, chunk: int, block: int) -> Segments:
+    """Rows to Segments."""
+    pointer, columns = rows.pointer.numpy().astype(np.int64), rows.columns.numpy()
+    n, chunks = len(pointer) - 1, -(-n_columns // chunk)
+    segment = np.repeat(np.arange(n) * chunks, np.diff(pointer)) + columns // chunk
+    lengths = np.bincount(segment, minlength=n * chunks).reshape(n, chunks)
+    starts = pointer[:-1, None] + np.cumsum(lengths, axis=1) - lengths
+    longest = int(lengths.max())
+    slots, counts = [], []
+    for first in range(0, n, block):
+        mine = lengths[first : first + block].T
+        order = np.argsort(mine.astype(np.uint16) if longest < 2**16 else mine, axis=1, kind="stable")
+        begin = np.take_along_axis(starts[first : first + block].T, order, axis=1)
+        slots.append(np.stack([order, begin], axis=2).astype(np.int32))
+        counts.append(np.apply_along_axis(np.bincount, 1, mine, minlength=longest + 1).astype(np.int32))
+    beyond = np.zeros((64, 2), dtype=np.int32)  # the kernel looks ahead
+    flat = np.concatenate([np.concatenate(slots, axis=1).reshape(-1, 2), beyond])
+    return Segments(torch.from_numpy(flat), torch.from_numpy(np.stack(counts)), chunks, longest)
 
 
 def group_rows(rows: np.ndarray, columns: np.ndarray, n_rows: int, n_columns: int, group: int, chunks: int) -> Grouped:

@@ -119,6 +119,12 @@ class Function:
         """&pointer[index], counted in `kind`s."""
         return self.op(f"getelementptr {kind}, ptr {pointer}, i64 {index}")
 
+    def prefetch(self, pointer: str, floats: int, write: bool = False) -> None:
+        """Call `floats` floats into the cache, whether they are there or not."""
+        self.declared.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        for line in range(0, floats, 16):
+            self.emit(f"call void @llvm.prefetch.p0(ptr {self.at(pointer, line)}, i32 {int(write)}, i32 3, i32 1)")
+
     def load_int(self, pointer: str, index: Value, kind: str = "i32") -> str:
         """pointer[index], never negative, as an i64."""
         found = self.op(f"load {kind}, ptr {self.at(pointer, index, kind)}")

@@ -38,13 +38,13 @@ def _features() -> str:
     return _forced[-1][1] if _forced else _host()[1]
 
 
-def compiled(generate: Callable[..., Function], *shape: int) -> Callable[..., None]:
+def compiled(generate: Callable[..., Function], *shape: Any) -> Callable[..., None]:
     """generate(*shape) as a callable of pointers (int addresses) and integers. ctypes releases the GIL in the call."""
     return _compiled(generate, shape, _features())
 
 
 @functools.cache
-def _compiled(generate: Callable[..., Function], shape: tuple[int, ...], features: str) -> Callable[..., None]:
+def _compiled(generate: Callable[..., Function], shape: tuple[Any, ...], features: str) -> Callable[..., None]:
     with _lock:
         function = generate(*shape)
         engine = _build(function.text())

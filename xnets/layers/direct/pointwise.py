@@ -5,17 +5,32 @@ images if need be. Of each tile all input channels are packed to rows of `tile` 
 multiply and the tile stays in the cache while all outputs pass over it.
 """
 
+from xnets.layers.direct.columns import move_columns
 from xnets.layers.direct.ir import Function
+
+AHEAD = 8  # rows that are called into the cache before they are copied
 
 
 def _copy_rows(code: Function, rows: str | int, source: str, from_step: str | int, to: str, to_step: str | int,
-               length: str) -> None:  # fmt: skip
-    """rows x length floats; the steps are the distances of rows in floats."""
+               length: str, tile: int, into: bool) -> None:  # fmt: skip
+    """rows x length floats, length <= tile; the steps are the distances of rows in floats.
+
+    The image, which is the source if `into`, is what is not in the cache yet.
+    """
     w = code.width
     whole = code.mul(code.op(f"sdiv i64 {length}, {w}"), w)
     rest = code.sub(length, whole)
     lanes = code.mask(rest)
+    full = code.op(f"icmp eq i64 {length}, {tile}")
     some = code.op(f"icmp sgt i64 {rest}, 0")
+    with code.when(full), code.loop(0, rows) as r:
+        a, b = code.at(source, code.mul(r, from_step)), code.at(to, code.mul(r, to_step))
+        image, step = (a, from_step) if into else (b, to_step)
+        code.prefetch(code.at(image, code.mul(step, AHEAD)), tile, write=not into)
+        vectors = [code.load(code.at(a, i)) for i in range(0, tile, w)]
+        for i, vector in enumerate(vectors):
+            code.store(vector, code.at(b, i * w))
+    rows = code.op(f"select i1 {full}, i64 0, i64 {rows}")
     with code.loop(0, rows) as r:
         a, b = code.at(source, code.mul(r, from_step)), code.at(to, code.mul(r, to_step))
         with code.loop(0, whole, w) as i:
@@ -24,10 +39,13 @@ def _copy_rows(code: Function, rows: str | int, source: str, from_step: str | in
             code.store_first(code.load_first(code.at(a, whole), lanes), code.at(b, whole), lanes)
 
 
-def _move_tile(code: Function, image: str, channels: str, top: str | int, count: str | int, packed: str, tile: int,
-               first: str, length: str, into: bool) -> None:  # fmt: skip
+def move_tile(code: Function, image: str, channels: str, top: str | int, count: str | int, packed: str, tile: int,
+              first: str, length: str, into: bool, last: bool) -> None:  # fmt: skip
     """Channels [top, top + count) of columns [first, first + length) of `image` (N, channels, pixels) to or from
-    `packed` (channels, tile): one piece for each image the tile touches."""
+    `packed` (channels, tile): one piece for each image the tile touches. `last`: image is (columns, channels)."""
+    if last:
+        move_columns(code, image, channels, top, count, packed, tile, first, length, into)
+        return
     n, done = code.fresh(), code.variable(0)
     code.emit(f"br label %piece{n}")
     code.lines.append(f"piece{n}:")
@@ -40,19 +58,20 @@ def _move_tile(code: Function, image: str, channels: str, top: str | int, count:
     start = code.at(image, code.add(code.mul(channel, "%pixels"), pixel))
     there = code.at(packed, code.add(code.mul(top, tile), now))
     if into:
-        _copy_rows(code, count, start, "%pixels", there, tile, here)
+        _copy_rows(code, count, start, "%pixels", there, tile, here, tile, into)
     else:
-        _copy_rows(code, count, there, tile, start, "%pixels", here)
+        _copy_rows(code, count, there, tile, start, "%pixels", here, tile, into)
     after = code.add(now, here)
     done.set(after)
     code.emit(f"br i1 {code.op(f'icmp slt i64 {after}, {length}')}, label %piece{n}, label %moved{n}")
     code.lines.append(f"moved{n}:")
 
 
-def forward(group: int, gather: bool, vectors: int, width: int) -> Function:
+def forward(group: int, gather: bool, last: bool, vectors: int, width: int) -> Function:
     """y = sparse @ x for tiles [t0, t1) and groups of outputs [g0, g1).
 
-    x (N, n_in, pixels), y (N, rows, pixels); rows = outputs, padded in `outputs` (tile, groups x group).
+    x (N, n_in, pixels), y (N, rows, pixels), or (columns, n_in) and (columns, rows) with `last`; rows = outputs, padded
+    in `outputs` (tile, groups x group).
     edges, counts, where and order are those of adjacency.Grouped; weights are in that order already, or, with
     `gather`, in the layer's own: where there is but one tile, sorting them first would cost more than it saves.
     """
@@ -67,7 +86,7 @@ def forward(group: int, gather: bool, vectors: int, width: int) -> Function:
     with code.loop("%t0", "%t1") as t:
         first = code.mul(t, tile)
         length = code.least(tile, code.sub("%columns", first))
-        _move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, into=True)
+        move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, True, last)
         with code.loop(0, "%chunks") as chunk:
             fresh = code.op(f"icmp eq i64 {chunk}, 0")
             offset = code.mul(chunk, groups)
@@ -76,7 +95,7 @@ def forward(group: int, gather: bool, vectors: int, width: int) -> Function:
         # outputs of these groups only: other threads may hold the others
         top = code.mul("%g0", group)
         bottom = code.least(code.mul("%g1", group), "%rows")
-        _move_tile(code, "%y", "%rows", top, code.sub(bottom, top), "%outputs", tile, first, length, into=False)
+        move_tile(code, "%y", "%rows", top, code.sub(bottom, top), "%outputs", tile, first, length, False, last)
     return code
 
 
@@ -124,11 +143,12 @@ def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: i
             code.store(code.plus(total, unless(code, fresh, code.load(there))), there)
 
 
-def weight_gradient(rest: int, vectors: int, width: int) -> Function:
+def weight_gradient(rest: int, last: bool, vectors: int, width: int) -> Function:
     """gradient (n_out, degree) of the weight, for outputs [o0, o1), summed over all columns.
 
-    x (N, n_in, pixels), dy (N, n_out, pixels); index (n_out, degree) names each edge's input. `inputs` and `outputs`
-    hold one tile each, with zeros where the last is not full. rest = degree % width.
+    x (N, n_in, pixels), dy (N, n_out, pixels), or (columns, n_in) and (columns, n_out) with
+    `last`; index (n_out, degree) names each edge's input. `inputs` and `outputs` hold one tile each, with zeros where
+    the last is not full. rest = degree % width.
     """
     code = Function(
         "weight_gradient",
@@ -143,8 +163,8 @@ def weight_gradient(rest: int, vectors: int, width: int) -> Function:
             for name, rows in (("%inputs", "%n_in"), ("%outputs", "%n_out")):
                 with code.loop(0, code.mul(rows, tile), width) as i:
                     code.store("zeroinitializer", code.at(name, i))
-        _move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, into=True)
-        _move_tile(code, "%dy", "%n_out", 0, "%n_out", "%outputs", tile, first, length, into=True)
+        move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, True, last)
+        move_tile(code, "%dy", "%n_out", 0, "%n_out", "%outputs", tile, first, length, True, last)
         fresh = code.op(f"icmp eq i64 {first}, 0")
         with code.loop("%o0", "%o1") as o:
             row = code.at("%outputs", code.mul(o, tile))

@@ -1,4 +1,4 @@
-"""IR of 3x3 convolutions of stride 1 and padding 1, with one image in each lane of a vector.
+"""IR of 3x3 convolutions of padding 1 and stride 1 or 2, with one image in each lane of a vector.
 
 `lanes` images are packed to (channels, height, width, lanes), so that a pixel is a vector, a filter's tap is one number
 for all of it, and a loaded pixel serves up to nine taps. A tile of the output stays in registers over all edges.
@@ -12,19 +12,31 @@ from xnets.layers.direct.ir import Function, Variable
 from xnets.layers.direct.pointwise import add_to
 
 TAPS = [(i, j) for i in range(3) for j in range(3)]
+SPREAD = -2
 
 
 class Map(NamedTuple):
-    """An image's size, the tiles it is cut into, and how it is packed."""
+    """A product's map, the tiles it is cut into, and how its source, the map it is computed from, is packed.
+
+    step is the stride: 1 where the source is of the same size, 2 where it is twice as tall and wide (rounded to either
+    side), and SPREAD for the transposed product of stride 2, whose source is half as tall and wide (rounded up).
+    """
 
     height: int
     width: int
     tall: int  # rows of a tile
     wide: int
+    step: int = 1
+    over: tuple[int, int] = (0, 0)  # the source's size, if it is not this one's
+
+    @property
+    def source(self) -> tuple[int, int]:
+        """The source's size."""
+        return (self.height, self.width) if self.step == 1 else self.over
 
     @property
     def whole(self) -> bool:
-        """Whether one tile is the image."""
+        """Whether one tile is the map."""
         return (self.tall, self.wide) == (self.height, self.width)
 
     @property
@@ -38,30 +50,56 @@ class Map(NamedTuple):
         return -(-self.width // self.wide)
 
     @property
+    def border(self) -> int:
+        """Rows above a packed source, and columns left of it."""
+        return 0 if self.whole or self.step == SPREAD else 1
+
+    @property
     def padded(self) -> tuple[int, int]:
-        """Height and width of a packed input: with a border, and up to whole tiles."""
-        if self.whole:
-            return self.height, self.width
-        return self.bands * self.tall + 2, self.tiles * self.wide + 2
+        """Height and width of a packed source: with a border, and up to whole tiles."""
+        return self.source if self.whole else (self._under(self.bands * self.tall), self._under(self.columns))
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Rows and columns of the source that a tile needs."""
+        return self.source if self.whole else (self._under(self.tall), self._under(self.wide))
 
     @property
     def columns(self) -> int:
         """Width of whole tiles."""
         return self.tiles * self.wide
 
+    def _under(self, length: int) -> int:
+        return {1: length + 2, 2: 2 * length + 1, SPREAD: length // 2 + 1}[self.step]
 
-def tiled(height: int, width: int, registers: int) -> Map:
+    def corner(self, band: int, tile: int) -> tuple[int, int]:
+        """Where in the packed source the tile begins."""
+        return {1: (band, tile), 2: (2 * band, 2 * tile), SPREAD: (band // 2, tile // 2)}[self.step]
+
+    def target(self, pixel: int, tap: int) -> int | None:
+        """The row (or column) of the tile that a row of the source reaches through a tap, None if none."""
+        if self.step == SPREAD:
+            return 2 * pixel + tap - 1
+        there, between = divmod(pixel - self.border + 1 - tap, self.step)
+        return None if between else there
+
+
+def tiled(height: int, width: int, registers: int, step: int = 1, over: tuple[int, int] = (0, 0)) -> Map:
     """The tiles that cost least: multiply-adds, some of them beyond the map, and the loads that are not hidden."""
     if height * width <= registers:
-        return Map(height, width, height, width)
+        return Map(height, width, height, width, step, over)
 
     def cost(shape: Map) -> float:
-        loads = (shape.tall + 2) * (shape.wide + 2) + 9
+        loads = shape.reach[0] * shape.reach[1] + 9
+        sums = 9 * shape.tall * shape.wide / (4 if step == SPREAD else 1)
         runs = 1 if shape.wide == width else shape.tall  # each is transposed on its way to y
-        return shape.bands * shape.tiles * (9 * shape.tall * shape.wide + loads / 2 + 3 * runs + 4)
+        return shape.bands * shape.tiles * (sums + loads / 2 + 3 * runs + 4)
 
-    sizes = [(t, w) for t in range(1, min(height, 4) + 1) for w in range(1, width + 1) if t * w <= registers]
-    return min((Map(height, width, *size) for size in sizes if size != (height, width)), key=cost)
+    even = 2 if step == SPREAD else 1  # a pixel of the source is spread over two rows and columns
+    rows = range(even, even * -(-min(height, 4) // even) + 1, even)
+    columns = range(even, even * -(-width // even) + 1, even)
+    maps = [Map(height, width, t, w, step, over) for t in rows for w in columns if t * w <= registers]
+    return min((shape for shape in maps if not shape.whole), key=cost)
 
 
 def pack(height: int, width: int, top: int, left: int, tall: int, wide: int, lanes: int) -> Function:
@@ -113,7 +151,7 @@ def pack(height: int, width: int, top: int, left: int, tall: int, wide: int, lan
     return code
 
 
-def product(height: int, width: int, tall: int, wide: int, mirrored: bool, lanes: int) -> Function:
+def product(shape: Map, mirrored: bool, lanes: int) -> Function:
     """y (images, rows, height, width) for rows [r0, r1) of the sparse matrix, from a packed x.
 
     Row r has the edges pointer[r] ... pointer[r + 1], with inputs columns[e] and filters weights[9 e]; the filters are
@@ -121,8 +159,8 @@ def product(height: int, width: int, tall: int, wide: int, mirrored: bool, lanes
     """
     code = Function(
         "product", ["x", "weights", "columns", "pointer", "y", "sink"], ["r0", "r1", "rows", "images"], lanes
-    )  # fmt: skip
-    shape = Map(height, width, tall, wide)
+    )
+    height, width, tall, wide = shape[:4]
     alive = [code.op(f"icmp slt i64 {i}, %images") for i in range(lanes)]
 
     def unpack(vectors: list[str], target: str, count: str | int) -> None:
@@ -140,7 +178,8 @@ def product(height: int, width: int, tall: int, wide: int, mirrored: bool, lanes
 
     # a tile is the outermost, so that the part of x under it stays in the cache while all outputs are computed
     with code.loop(0, shape.bands) as b, code.loop(0, shape.tiles) as t, code.loop("%r0", "%r1") as r:
-        corner = code.add(code.mul(b, tall * shape.padded[1] * lanes), code.mul(t, wide * lanes))
+        down, right = shape.corner(tall, wide)
+        corner = code.add(code.mul(b, down * shape.padded[1] * lanes), code.mul(t, right * lanes))
         start, stop = code.load_int("%pointer", r), code.load_int("%pointer", code.add(r, 1))
         sums = [s.get() for s in _tile(code, shape, code.at("%x", corner), start, stop, mirrored)]
         top, left = code.mul(b, tall), code.mul(t, wide)
@@ -149,7 +188,7 @@ def product(height: int, width: int, tall: int, wide: int, mirrored: bool, lanes
         if wide == width:  # then the rows of a tile are consecutive
             count = tall * width if height % tall == 0 else code.least(tall * width, code.mul(below, width))
             unpack(sums, code.at("%y", pixel), count)
-        for i in range(tall if wide < width else 0):
+        for i in range(tall if wide != width else 0):
             count = wide if width % wide == 0 else code.least(wide, beside)
             with code.when(code.op(f"icmp slt i64 {i}, {below}")):
                 unpack(sums[i * wide : (i + 1) * wide], code.at("%y", code.add(pixel, i * width)), count)
@@ -157,34 +196,36 @@ def product(height: int, width: int, tall: int, wide: int, mirrored: bool, lanes
 
 
 def _tile(code: Function, shape: Map, corner: str, start: str, stop: str, mirrored: bool) -> list[Variable]:
-    """The sums of one tile over edges start ... stop; `corner` is its first pixel, one up and left with a border."""
+    """The sums of one tile over edges start ... stop; `corner` is the first pixel of its source."""
     tall, wide = shape.padded
     sums = [code.zero() for _ in range(shape.tall * shape.wide)]
-    border = 0 if shape.whole else 1
     with code.loop(start, stop) as e:
         plane = code.at(corner, code.mul(code.load_int("%columns", e), tall * wide * code.width))
         filters = code.at("%weights", code.mul(e, 9))
         taps = [code.broadcast(code.at(filters, 8 - t if mirrored else t)) for t in range(9)]
-        for i in range(shape.tall + 2 * border):
-            for j in range(shape.wide + 2 * border):
+        for i in range(shape.reach[0]):
+            for j in range(shape.reach[1]):
                 pixel = code.load(code.at(plane, (i * wide + j) * code.width))
                 for (di, dj), tap in zip(TAPS, taps, strict=True):
-                    row, column = i - di + 1 - border, j - dj + 1 - border
+                    row, column = shape.target(i, di), shape.target(j, dj)
+                    if row is None or column is None:
+                        continue
                     if 0 <= row < shape.tall and 0 <= column < shape.wide:
                         s = sums[row * shape.wide + column]
                         s.set(code.fma(pixel, tap, s.get()))
     return sums
 
 
-def weight_gradient(height: int, width: int, tall: int, wide: int, lanes: int) -> Function:
+def weight_gradient(shape: Map, lanes: int) -> Function:
     """gradient (n_out, degree, 3, 3) of the weight, for outputs [o0, o1), over `blocks` packed blocks of images.
 
-    x (blocks, n_in, *padded, lanes), dy (blocks, n_out, height, columns, lanes); added to what is there if not `fresh`.
+    x (blocks, n_in, *padded, lanes), dy (blocks, n_out, height, columns, lanes), `shape` being that of the product
+    that makes y of x; added to what is there if not `fresh`.
     """
     code = Function(
         "gradient", ["x", "dy", "index", "gradient"], ["o0", "o1", "n_in", "n_out", "degree", "blocks", "fresh"], lanes
     )
-    shape = Map(height, width, tall, wide)
+    height, wide = shape.height, shape.wide
     high, across = shape.padded
     fresh = code.op("icmp ne i64 %fresh, 0")
     with code.loop("%o0", "%o1") as o, code.loop(0, "%degree") as d:
@@ -196,27 +237,27 @@ def weight_gradient(height: int, width: int, tall: int, wide: int, lanes: int) -
             plane = code.add(code.mul(block, "%n_out"), o)
             dy = code.at("%dy", code.mul(plane, height * shape.columns * lanes))
             if shape.whole:
-                _correlate(code, sums, x, dy, height, width, across, border=False)
+                _correlate(code, sums, x, dy, shape, height)
             else:
                 with code.loop(0, height) as r, code.loop(0, shape.tiles) as t:
-                    left = code.mul(t, wide * lanes)
-                    here = code.at(x, code.add(code.mul(r, across * lanes), left))
-                    there = code.at(dy, code.add(code.mul(r, shape.columns * lanes), left))
-                    _correlate(code, sums, here, there, 1, wide, across, border=True)
+                    here = code.add(code.mul(r, shape.step * across * lanes), code.mul(t, shape.step * wide * lanes))
+                    there = code.add(code.mul(r, shape.columns * lanes), code.mul(t, wide * lanes))
+                    _correlate(code, sums, code.at(x, here), code.at(dy, there), shape, 1)
         _add_taps(code, sums, code.at("%gradient", code.mul(edge, 9)), fresh)
     return code
 
 
-def _correlate(code: Function, sums: list[Variable], x: str, dy: str, rows: int, columns: int, across: int,
-               border: bool) -> None:  # fmt: skip
-    """Add dy times the pixel under each tap, for rows x columns pixels."""
+def _correlate(code: Function, sums: list[Variable], x: str, dy: str, shape: Map, rows: int) -> None:
+    """Add dy times the pixel under each tap, for `rows` rows of a tile."""
     loaded: dict[tuple[int, int], str] = {}
+    high, across = shape.padded
     for i in range(rows):
-        for j in range(columns):
-            upstream = code.load(code.at(dy, (i * columns + j) * code.width))
+        for j in range(shape.wide):
+            upstream = code.load(code.at(dy, (i * shape.wide + j) * code.width))
             for s, (di, dj) in zip(sums, TAPS, strict=True):
-                row, column = (i + di, j + dj) if border else (i + di - 1, j + dj - 1)
-                if not border and not (0 <= row < rows and 0 <= column < columns):
+                row = shape.step * i + di - 1 + shape.border
+                column = shape.step * j + dj - 1 + shape.border
+                if not 0 <= row < high or not 0 <= column < across:  # never so with a border
                     continue
                 if (row, column) not in loaded:
                     loaded[row, column] = code.load(code.at(x, (row * across + column) * code.width))

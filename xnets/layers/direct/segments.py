@@ -1,0 +1,70 @@
+"""IR of 1x1 convolutions and linear layers whose outputs share few inputs, or whose inputs do not fit the cache.
+
+As pointwise.forward, but the inputs are taken in chunks that stay close to the core, and an output's edges into one
+chunk are a segment of its row, in the order that the layer has them. Within a chunk the outputs come by the length of
+their segments, so that the processor can tell how each loop over a segment ends.
+"""
+
+from xnets.layers.direct.ir import Function
+from xnets.layers.direct.pointwise import move_tile
+
+FETCH = 8  # outputs ahead whose weights are called into the cache: a segment begins anywhere in memory
+
+
+def forward(last: bool, vectors: int, width: int) -> Function:
+    """y = sparse @ x for tiles [t0, t1) and blocks of `block` rows [b0, b1).
+
+    x (N, n_in, pixels), y (N, rows, pixels), or (columns, n_in) and (columns, rows) with `last`; weights and columns
+    are those of adjacency.Rows, slots and lengths those of adjacency.Segments. inputs (n_in, tile) and outputs (block,
+    tile) are scratch.
+    """
+    code = Function(
+        "segments",
+        ["x", "weights", "columns", "slots", "lengths", "y", "inputs", "outputs"],
+        ["t0", "t1", "b0", "b1", "n_in", "rows", "block", "chunks", "longest", "all", "pixels"],
+        width,
+    )
+    tile = vectors * width
+    with code.loop("%t0", "%t1") as t:
+        first = code.mul(t, tile)
+        length = code.least(tile, code.sub("%all", first))
+        move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, True, last)
+        with code.loop("%b0", "%b1") as b:
+            top = code.mul(b, "%block")
+            count = code.least("%block", code.sub("%rows", top))
+            with code.loop(0, code.mul(count, tile), width) as i:
+                code.store("zeroinitializer", code.at("%outputs", i))
+            with code.loop(0, "%chunks") as c:
+                slot = code.variable(code.add(code.mul(c, "%rows"), top))
+                place = code.mul(code.add(code.mul(b, "%chunks"), c), code.add("%longest", 1))
+                with code.loop(0, code.add("%longest", 1)) as n:
+                    some = code.load_int("%lengths", code.add(place, n))
+                    here = slot.get()
+                    after = code.add(here, some)
+                    slot.set(after)
+                    # an empty segment adds nothing
+                    begin = code.op(f"select i1 {code.op(f'icmp eq i64 {n}, 0')}, i64 {after}, i64 {here}")
+                    with code.loop(begin, after) as s:
+                        _segment(code, s, n, vectors, tile)
+            # the scratch begins with row `top`
+            shifted = code.at("%outputs", code.sub(0, code.mul(top, tile)))
+            move_tile(code, "%y", "%rows", top, count, shifted, tile, first, length, False, last)
+    return code
+
+
+def _segment(code: Function, slot: str, edges: str, vectors: int, tile: int) -> None:
+    """Add the products of `edges` edges to the slot's row."""
+    place = code.mul(slot, 2)
+    row = code.at("%outputs", code.mul(code.load_int("%slots", place), tile))
+    start = code.load_int("%slots", code.add(place, 1))
+    later = code.load_int("%slots", code.add(place, 2 * FETCH + 1))
+    for array in ("%weights", "%columns"):
+        code.prefetch(code.at(array, later), 17)  # up to two lines: most segments have fewer floats than one
+    sums = [code.variable(code.load(code.at(row, v * code.width)), code.vector) for v in range(vectors)]
+    with code.loop(start, code.add(start, edges)) as e:
+        source = code.at("%inputs", code.mul(code.load_int("%columns", e), tile))
+        weight = code.broadcast(code.at("%weights", e))
+        for v, s in enumerate(sums):
+            s.set(code.fma(code.load(code.at(source, v * code.width)), weight, s.get()))
+    for v, s in enumerate(sums):
+        code.store(s.get(), code.at(row, v * code.width))

@@ -47,10 +47,13 @@ def random_lift(n_in: int, n_out: int, degree: int, seed: int) -> BipartiteGraph
     """A random lift (Amit and Linial, 2002) of a complete bipartite graph whose outputs have D inputs each.
 
     Every input of the base becomes a run of L = n_in / D consecutive inputs, every output a run of L outputs, and
-    every edge a random matching of the two. The base's own singular values stay, one that is D and zeros beside it;
-    the new ones are near 2 sqrt(D - 1) (Bordenave and Collins, 2019). Adapted where D does not divide n_in: the runs'
-    lengths differ by at most one and each matching is a run's inputs in random order, over and over, until all
-    outputs have one. So inputs of equal runs differ in degree by at most one. It is `stratified` with balanced draws.
+    every edge a random matching of the two. The base's own singular values stay, the first and zeros beside it; with as
+    many outputs as inputs the new ones are near 2 sqrt(D - 1) (Bordenave and Collins, 2019) where L is large. A small
+    L costs: at C = L = 2 the matchings of a fibre are few, and sigma2 is that of draws with replacement.
+
+    Adapted where D does not divide n_in: the runs' lengths differ by at most one and each matching is a run's inputs in
+    random order, over and over, until all outputs have one. So inputs of equal runs differ in degree by at most one.
+    It is `stratified` with balanced draws.
     """
     check_sizes(n_in, n_out)
     check_degree(degree, n_in)

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from xnets import __version__
 from xnets.errors import XNetsError
 from xnets.files import DISK_ERRORS
+from xnets.graph_cli import add_graph
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_models(commands)
     _add_cost(commands)
     _add_explain(commands)
+    add_graph(commands)
     for entry in sorted(entry_points(group="xnets.commands"), key=lambda entry: entry.name):
         try:
             add = entry.load()

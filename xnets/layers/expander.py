@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from xnets.errors import XNetsError
-from xnets.graphs import BipartiteGraph, sample_graph
+from xnets.graphs import CONSTRUCTIONS, BipartiteGraph, find_construction, sample_graph
 from xnets.layers.choice import AUTO, Call, checked_kernel, compute
 from xnets.layers.initialise import checked_init, initialise_expander
 from xnets.layers.kernels import Convolution, Edges, to_dense_weight
@@ -59,19 +59,22 @@ class ExpanderLayer(nn.Module):
         else:
             if seed is None:  # follows torch.manual_seed, and is kept in `seed` so that the graph can be drawn again
                 seed = int(torch.randint(2**62, (), device="cpu").item())
+            drawn = find_construction(graph)
             self._given, self.construction, self.seed = None, graph, checked_seed(seed, "graph seed")
             degree = self._chosen_degree(degree, compression)
         # A meta tensor has no values, so a regular graph need not be sampled for it; to_empty() and
         # reset_parameters() draw it later.
         on_meta = torch.device(device or torch.get_default_device()).type == "meta"
-        names_regular = self.construction in ("random", "random-with-replacement", "matchings")
         self._drawn_degree = degree
-        sampled = None if on_meta and names_regular and self._given is None else self._sample()
-        # where inputs draw, the outputs' degrees may agree by luck; shapes do not hang on that
-        self.regular = sampled is None or (sampled.degree is not None and sampled.construction != "random-by-input")
+        sampled = None if on_meta and self._given is None and drawn.regular else self._sample()
+        if sampled is None:
+            self.regular, self._double_edges = True, drawn.may_repeat
+        else:  # where inputs draw, the outputs' degrees may agree by luck; shapes do not hang on that
+            by = CONSTRUCTIONS.get(sampled.construction)
+            self.regular = sampled.degree is not None and (by is None or by.regular)
+            self._double_edges = sampled.has_double_edges
         if block > 1 and not self.regular:
             raise XNetsError("block > 1 needs a graph whose outputs all have the same degree.")
-        self._double_edges = sampled.has_double_edges if sampled else self.construction == "random-with-replacement"
         self.degree = degree if self.regular else None
         filters = (n_out, degree) if self.regular else (sampled.n_edges,)
         index = (n_out // block, degree) if self.regular else (2, sampled.n_edges)
@@ -95,7 +98,8 @@ class ExpanderLayer(nn.Module):
         if (degree is None) == (compression is None):
             raise XNetsError("Give exactly one of degree (inputs of an output) and compression (n_in // degree).")
         # where inputs draw, the degree is an input's: the outputs it feeds
-        most = self.n_out // self.block if self.construction == "random-by-input" else self.n_in
+        by_input = find_construction(self.construction).drawn_by == "input"
+        most = self.n_out // self.block if by_input else self.n_in
         if degree is None:
             if not 1 <= compression <= most:
                 raise XNetsError(

@@ -80,36 +80,30 @@ def markdown(head: list[str], rows: list[list[object]]) -> list[str]:
     return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
 
 
-def main() -> None:
-    """Write."""
-    layers, networks, memory = read("layers"), read("networks"), pd.read_csv(HERE / "memory.csv")
-    peaks = layers[layers["layer"].isna()]
-    layers = layers[layers["layer"].notna()]
-    machine = layers["machine"].iloc[0]
+def text(layers: pd.DataFrame, networks: pd.DataFrame, memory: pd.DataFrame) -> str:
+    """kernels.md."""
+    peaks, layers = layers[layers["layer"].isna()], layers[layers["layer"].notna()]
     rates = "; ".join(f"{row['method']} {row['ratio']:.1f} ({row['threads']} threads)" for _, row in peaks.iterrows())
     parts = [
         "# What the kernels reach", "",
-        f"Written by `make bench` (benchmarks/report.py) from the csv files beside it. Machine: {machine}; {rates}.",
-        "All ratios are times in one interleaved run, dense = the faster of NCHW and channels_last; medians.", "",
+        f"Written by `make bench` from the csv files beside it. Machine: {layers['machine'].iloc[0]}; {rates}.",
+        "All ratios are of times in one interleaved run, medians; dense is the faster of NCHW and channels_last.", "",
     ]  # fmt: skip
     for threads in sorted(layers["threads"].unique()):
         parts += [f"## Layers, {threads} thread{'s' * (threads > 1)}", ""]
         parts += ["Times as fast as dense (asked for; the limit that this machine's peak sets). Bold: reached.", ""]
         parts += [*layers_table(layers, threads), ""]
     parts += ["## Compared, forward, 1 thread", "", *compared_table(layers, 1), "", "![layers](layers.png)", ""]
-    parts += [
-        "## Networks",
-        "",
-        "In brackets the quartiles.",
-        "",
-        *networks_table(networks),
-        "",
-        "![networks](networks.png)",
-        "",
-    ]
-    parts += ["## Memory of training", "", *memory_table(memory), ""]
-    (HERE / "kernels.md").write_text("\n".join(parts))
-    draw_layers(layers, list(TARGETS), HERE / "layers.png")
+    parts += ["## Networks", "", "In brackets the quartiles.", "", *networks_table(networks), ""]
+    parts += ["![networks](networks.png)", "", "## Memory of training", "", *memory_table(memory), ""]
+    return "\n".join(parts)
+
+
+def main() -> None:
+    """Write."""
+    layers, networks, memory = read("layers"), read("networks"), pd.read_csv(HERE / "memory.csv")
+    (HERE / "kernels.md").write_text(text(layers, networks, memory))
+    draw_layers(layers[layers["layer"].notna()], list(TARGETS), HERE / "layers.png")
     draw_networks(networks, HERE / "networks.png")
     print(f"written: {HERE / 'kernels.md'}, layers.png, networks.png")
 

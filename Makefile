@@ -54,6 +54,7 @@ lock: setup
 # Time the kernels, whole networks and their memory on a quiet machine (about an hour): writes benchmarks/*.csv and kernels.md.
 bench: setup
 	$(BIN)/python -m benchmarks.layers
+	$(BIN)/python -m benchmarks.choice
 	$(BIN)/python -m benchmarks.networks
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.report

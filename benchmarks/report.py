@@ -67,6 +67,17 @@ def networks_table(networks: pd.DataFrame) -> list[str]:
     return markdown(["network", "batch", "threads", "pass", "method", "ms", "times dense", "times masked"], rows)
 
 
+def choice_table(choice: pd.DataFrame) -> list[str]:
+    """Markdown: how much faster "auto" is than the faster of dense and masked, over the layers of each network."""
+    rows = []
+    for (network, what), mine in choice.groupby(["network", "pass"], sort=False):
+        worst = mine.loc[mine["ratio"].idxmin()]
+        chosen = (mine["kernel"] == "direct").sum()
+        worst_layer = f"{worst['ratio']:.2f} ({worst['layer']}: {worst['window']}, {worst['auto_ms']:.1f} ms)"
+        rows.append([network, what, len(mine), chosen, f"{mine['ratio'].median():.2f}", worst_layer])
+    return markdown(["network", "pass", "distinct layers", "by direct", "median ratio", "worst layer"], rows)
+
+
 def memory_table(memory: pd.DataFrame) -> list[str]:
     """Markdown."""
     head = ["network", "method", "parameters", "with gradients and momenta, MB", "graphs, masks, norms, MB", "step, MB"]
@@ -80,7 +91,7 @@ def markdown(head: list[str], rows: list[list[object]]) -> list[str]:
     return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
 
 
-def text(layers: pd.DataFrame, networks: pd.DataFrame, memory: pd.DataFrame) -> str:
+def text(layers: pd.DataFrame, networks: pd.DataFrame, choice: pd.DataFrame, memory: pd.DataFrame) -> str:
     """kernels.md."""
     peaks, layers = layers[layers["layer"].isna()], layers[layers["layer"].notna()]
     rates = "; ".join(f"{row['method']} {row['ratio']:.1f} ({row['threads']} threads)" for _, row in peaks.iterrows())
@@ -94,6 +105,8 @@ def text(layers: pd.DataFrame, networks: pd.DataFrame, memory: pd.DataFrame) -> 
         parts += ["Times as fast as dense (asked for; the limit that this machine's peak sets). Bold: reached.", ""]
         parts += [*layers_table(layers, threads), ""]
     parts += ["## Compared, forward, 1 thread", "", *compared_table(layers, 1), "", "![layers](layers.png)", ""]
+    parts += ["## The automatic choice, layer by layer", ""]
+    parts += ["`auto` in NCHW against the faster of dense and masked, 1 thread.", "", *choice_table(choice), ""]
     parts += ["## Networks", "", "In brackets the quartiles.", "", *networks_table(networks), ""]
     parts += ["![networks](networks.png)", "", "## Memory of training", "", *memory_table(memory), ""]
     return "\n".join(parts)
@@ -101,8 +114,9 @@ def text(layers: pd.DataFrame, networks: pd.DataFrame, memory: pd.DataFrame) -> 
 
 def main() -> None:
     """Write."""
-    layers, networks, memory = read("layers"), read("networks"), pd.read_csv(HERE / "memory.csv")
-    (HERE / "kernels.md").write_text(text(layers, networks, memory))
+    layers, networks = read("layers"), read("networks")
+    choice, memory = (pd.read_csv(HERE / f"{name}.csv") for name in ("choice", "memory"))
+    (HERE / "kernels.md").write_text(text(layers, networks, choice, memory))
     draw_layers(layers[layers["layer"].notna()], list(TARGETS), HERE / "layers.png")
     draw_networks(networks, HERE / "networks.png")
     print(f"written: {HERE / 'kernels.md'}, layers.png, networks.png")

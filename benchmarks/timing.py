@@ -23,10 +23,10 @@ def clock() -> float:
     return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
-def interleaved(work: dict[str, Callable[[], object]], repeats: int, what: str) -> dict[str, list[float]]:
-    """Milliseconds of each piece of work in each of `repeats` rounds; one more goes first to compile and warm up."""
+def interleaved(work: dict[str, Callable[[], object]], repeats: int, what: str | None = None) -> dict[str, list[float]]:
+    """Milliseconds of each piece of work in each of `repeats` rounds; one more goes first to compile and warm up. what: titles a bar."""
     times: dict[str, list[float]] = {name: [] for name in work}
-    for repeat in tqdm(range(repeats + 1), desc=what, leave=False):
+    for repeat in tqdm(range(repeats + 1), desc=what, leave=False, disable=what is None):
         for name, do in work.items():
             started = clock()
             do()

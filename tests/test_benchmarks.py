@@ -66,5 +66,6 @@ def test_one_layer_and_one_network_are_measured(monkeypatch):
 
 
 def test_the_report_is_that_of_the_committed_measurements():
-    found = report.text(report.read("layers"), report.read("networks"), pd.read_csv(report.HERE / "memory.csv"))
+    others = (pd.read_csv(report.HERE / f"{name}.csv") for name in ("choice", "memory"))
+    found = report.text(report.read("layers"), report.read("networks"), *others)
     assert (report.HERE / "kernels.md").read_text() == found

@@ -24,7 +24,10 @@ def clock() -> float:
 
 
 def interleaved(work: dict[str, Callable[[], object]], repeats: int, what: str | None = None) -> dict[str, list[float]]:
-    """Milliseconds of each piece of work in each of `repeats` rounds; one more goes first to compile and warm up. what: titles a bar."""
+    """Milliseconds of each piece of work in each of `repeats` rounds; one more goes first to compile and warm up.
+
+    what: the title of a progress bar; None for none.
+    """
     times: dict[str, list[float]] = {name: [] for name in work}
     for repeat in tqdm(range(repeats + 1), desc=what, leave=False, disable=what is None):
         for name, do in work.items():

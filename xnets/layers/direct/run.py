@@ -6,6 +6,7 @@ of threads.
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from xnets.layers.direct import pointwise, segments, shared, window
@@ -33,7 +34,7 @@ def pointwise_product(x: Tensor, weight: Tensor, adjacency: Adjacency, transpose
         _shared(x, weight.view(-1), adjacency, group, y, tile, threads)
         return y
     # the sums of four outputs at once load less, if the inputs stay in the cache
-    shares = weight.numel() * SHARING > rows * n and n * tile <= 2 * CACHE
+    shares = weight.numel() * SHARING > rows * n and n * tile <= CACHE
     multiply = _grouped if shares else _segmented
     multiply(x, weight.view(-1), adjacency, transposed, y, tile, threads)
     return y
@@ -80,14 +81,13 @@ def _segmented(
     (images, n, pixels), rows, width = x.shape, y.shape[1], vector_width()
     tiles = -(-images * pixels // tile)
     block = min(1024, -(-rows // (threads if tiles < threads else 1)))  # sums of a block stay in the cache
-    sparse = adjacency.transposed if transposed else adjacency.rows
     cut = adjacency.segments(transposed, NEAR // tile, block)
-    sorted_weight = sparse.sorted(weight)
+    sorted_weight = cut.rows.sorted(weight)
     kernel = compiled(segments.forward, tile // width, width)
 
     def work(t0: int, t1: int, b0: int, b1: int) -> None:
         with scratch(n * tile) as inputs, scratch(block * tile) as outputs:
-            arrays = (x, sorted_weight, sparse.columns, cut.slots, cut.lengths, y, inputs, outputs)
+            arrays = (x, sorted_weight, cut.rows.columns, cut.slots, cut.lengths, y, inputs, outputs)
             sizes = (n, rows, block, cut.chunks, cut.longest, images * pixels, pixels)
             kernel(*(a.data_ptr() for a in arrays), t0, t1, b0, b1, *sizes)
 
@@ -106,18 +106,26 @@ def pointwise_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency) -> Te
     images, n_in, pixels = x.shape
     n_out, degree = adjacency.index.shape
     columns, width = images * pixels, vector_width()
-    vectors = min(8 if n_in * 8 * width <= CACHE else 4, -(-columns // width))
+    vectors = min(8, -(-columns // width))
     tile = vectors * width
-    kernel = compiled(pointwise.weight_gradient, degree % width, vectors, width)
+    # few inputs at a time, but several of each output
+    chunk = max(NEAR // tile // 2, 24 * n_in // degree)
+    chunks = -(-n_in // chunk)
+    kernel = compiled(pointwise.weight_gradient, vectors, width)
+    bounds, sparse = adjacency.bounds(False, chunks), adjacency.rows
     gradient = x.new_empty(n_out, degree)
 
     def work(o0: int, o1: int) -> None:
         with scratch(n_in * tile) as inputs, scratch(n_out * tile) as outputs:
-            arrays = (x, dy, adjacency.index, gradient, inputs, outputs)
-            kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, degree, columns, pixels)
+            arrays = (x, dy, sparse.columns, bounds, gradient, inputs, outputs)
+            kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, chunks, columns, pixels)
 
     in_parallel(work, parts(n_out, threads_for(gradient.numel() * columns)))
-    return gradient
+    if sparse.order is None:
+        return gradient
+    restored = torch.empty_like(gradient)
+    restored.view(-1)[sparse.order] = gradient.view(-1)
+    return restored
 
 
 class Packing(NamedTuple):

@@ -226,6 +226,17 @@ def test_two_graphs_and_a_changed_one():
 
 
 @needs_llvmlite
+def test_graphs_of_inference_mode_are_prepared_once(monkeypatch):
+    from xnets.layers.direct import adjacency
+
+    with torch.inference_mode():
+        layer = ExpanderLinear(16, 8, degree=4, seed=0, block=2, kernel="direct")
+        first = layer(torch.ones(3, 16))
+        monkeypatch.setattr(adjacency, "Adjacency", None)
+        assert torch.equal(layer(torch.ones(3, 16)), first)
+
+
+@needs_llvmlite
 def test_known_graphs_are_forgotten():
     from xnets.layers.direct import adjacency
 
@@ -243,6 +254,8 @@ def test_inference_mode_and_unbatched():
     with torch.inference_mode():
         torch.testing.assert_close(layer(x), expected)
         made_inside = ExpanderConv2d(6, 8, 3, padding=1, degree=3, seed=0, kernel="direct")
+        torch.testing.assert_close(made_inside(x), made_inside.to_dense()(x))
+        made_inside.neighbours.copy_((made_inside.neighbours + 1) % 6)  # nothing but its values tells
         torch.testing.assert_close(made_inside(x), made_inside.to_dense()(x))
     torch.testing.assert_close(layer(x[0]), expected[0])
 

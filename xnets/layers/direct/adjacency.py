@@ -49,6 +49,7 @@ class Segments(NamedTuple):
     rows: Rows
     slots: Tensor  # (chunks x rows + some, 2) int32, row in its block and first edge
     lengths: Tensor  # (blocks, chunks, longest + 1) int32, how many rows have a segment of each length
+    spans: Tensor  # (blocks, chunks, 2) int32, where the edges of a block's transposed rows begin and end
     chunks: int
     longest: int
 
@@ -64,6 +65,10 @@ class Adjacency:
         self._grouped: dict[tuple[bool, int, int], Grouped] = {}
         self._segments: dict[tuple[bool, int, int], Segments] = {}
         self._bounds: dict[tuple[bool, int], Tensor] = {}
+
+    def made_from(self, index: Tensor) -> bool:
+        """Whether the index is still that one."""
+        return torch.equal(self.index[:: self.block], index)
 
     def grouped(self, transposed: bool, group: int, chunks: int = 1) -> Grouped:
         """Rows are outputs, or inputs if transposed."""
@@ -153,16 +158,19 @@ def segment_bounds(rows: Rows, chunk: int, chunks: int) -> np.ndarray:
 def cut_rows(rows: Rows, lengths: np.ndarray, starts: np.ndarray, block: int) -> Segments:
     """Segments from the length and the first edge of each row in each chunk, both (rows, chunks)."""
     (n, chunks), longest = lengths.shape, int(lengths.max())
-    slots, counts = [], []
+    slots, counts, spans = [], [], []
     for first in range(0, n, block):
         mine = lengths[first : first + block].T
         order = np.argsort(mine.astype(np.uint16) if longest < 2**16 else mine, axis=1, kind="stable")
         begin = np.take_along_axis(starts[first : first + block].T, order, axis=1)
         slots.append(np.stack([order, begin], axis=2).astype(np.int32))
+        last = min(first + block, n) - 1
+        spans.append(np.stack([starts[first], starts[last] + lengths[last]], axis=1).astype(np.int32))
         counts.append(np.apply_along_axis(np.bincount, 1, mine, minlength=longest + 1).astype(np.int32))
     beyond = np.zeros((64, 2), dtype=np.int32)  # the kernel looks ahead
     flat = np.concatenate([np.concatenate(slots, axis=1).reshape(-1, 2), beyond])
-    return Segments(rows, torch.from_numpy(flat), torch.from_numpy(np.stack(counts)), chunks, longest)
+    arrays = (flat, np.stack(counts), np.stack(spans))
+    return Segments(rows, *(torch.from_numpy(a) for a in arrays), chunks, longest)
 
 
 def group_rows(rows: np.ndarray, columns: np.ndarray, n_rows: int, n_columns: int, group: int, chunks: int) -> Grouped:
@@ -203,13 +211,13 @@ _known: dict[tuple, tuple[StorageWeakRef, Adjacency]] = {}
 
 def adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:
     """The Adjacency of an index (n_out / block, D), built once as long as the tensor lives and is not written to."""
-    if index.is_inference():  # has no version: nothing tells whether it was written to
-        return Adjacency(index, n_in, n_out)
     storage = StorageWeakRef(index.untyped_storage())
     # the weak reference keeps the storage's address from being given to another one
-    key = (storage.cdata, index.storage_offset(), tuple(index.shape), index._version, n_in, n_out)
+    version = None if index.is_inference() else index._version
+    key = (storage.cdata, index.storage_offset(), tuple(index.shape), version, n_in, n_out)
     found = _known.get(key)
-    if found is None:
+    # made in inference_mode it has no version: only a look at it tells whether it was written to
+    if found is None or (version is None and not found[1].made_from(index)):
         for old in [k for k, (kept, _) in _known.items() if kept.expired() or k[:3] == key[:3]]:
             del _known[old]
         found = _known[key] = (storage, Adjacency(index, n_in, n_out))

@@ -82,12 +82,15 @@ def _segmented(
     tiles = -(-images * pixels // tile)
     block = min(1024, -(-rows // (threads if tiles < threads else 1)))  # sums of a block stay in the cache
     cut = adjacency.segments(transposed, NEAR // tile, block)
-    sorted_weight = cut.rows.sorted(weight)
-    kernel = compiled(segments.forward, tile // width, width)
+    gather = tiles <= 2 and cut.rows.order is not None
+    sorted_weight, order = (weight, cut.rows.order) if gather else (cut.rows.sorted(weight), cut.spans)
+    most = int((cut.spans[..., 1] - cut.spans[..., 0]).max()) if gather else 1
+    kernel = compiled(segments.forward, tile // width, gather, width)
 
     def work(t0: int, t1: int, b0: int, b1: int) -> None:
-        with scratch(n * tile) as inputs, scratch(block * tile) as outputs:
-            arrays = (x, sorted_weight, cut.rows.columns, cut.slots, cut.lengths, y, inputs, outputs)
+        with scratch(n * tile) as inputs, scratch(block * tile) as outputs, scratch(most) as some:
+            graph = (cut.rows.columns, order, cut.slots, cut.lengths, cut.spans)
+            arrays = (x, sorted_weight, *graph, y, inputs, outputs, some)
             sizes = (n, rows, block, cut.chunks, cut.longest, images * pixels, pixels)
             kernel(*(a.data_ptr() for a in arrays), t0, t1, b0, b1, *sizes)
 

@@ -116,6 +116,13 @@ CORNERS = {
 
 
 @needs_llvmlite
+@pytest.mark.parametrize("batch", [1, 2, 4])
+@pytest.mark.parametrize("size", [(7, 7), (14, 13), (1, 40), (40, 1), (5, 31), (2, 64), (33, 33)])
+def test_few_images_are_cut_into_pieces(size, batch):
+    assert_right(problem(12, 9, 1, 5, 3, batch, size))
+
+
+@needs_llvmlite
 @pytest.mark.parametrize("window", [3, 1, 0])
 @pytest.mark.parametrize("block", [2, 3, 4, 5, 8])
 def test_blocks_of_outputs_that_share_their_inputs(block, window, monkeypatch):

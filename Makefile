@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # make CLUSTER=no test: do not install Debian's SLURM; the tests that need it are skipped where it is missing.
 CLUSTER ?= yes
 
-.PHONY: setup repro test test-fast lock bench-demo bench-slurm snapshot
+.PHONY: setup repro test test-fast lock bench bench-demo bench-slurm snapshot
 
 setup: $(INSTALLED)
 
@@ -50,6 +50,14 @@ test-fast: setup
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras pyproject.toml -o requirements.lock
+
+# Time the kernels, whole networks and their memory on a quiet machine (about an hour): writes benchmarks/*.csv and kernels.md.
+bench: setup
+	$(BIN)/python -m benchmarks.layers
+	$(BIN)/python -m benchmarks.choice
+	$(BIN)/python -m benchmarks.networks
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.report
 
 # Time the demo from a fresh clone of the last commit: writes benchmarks/demo.json.
 bench-demo: setup

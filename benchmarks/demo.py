@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from experiments.provenance import cpu_name
+from xnets.machine import cpu_name
 
 TOP = Path(__file__).parent.parent
 TARGETS = {

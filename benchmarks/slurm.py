@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from experiments.provenance import cpu_name
+from xnets.machine import cpu_name
 
 TOP = Path(__file__).parent.parent
 MANY = """

@@ -18,19 +18,21 @@ from xnets.data import PackedData, open_data
 from xnets.errors import CannotWrite, Stopped, XNetsError
 from xnets.files import DISK_ERRORS
 from xnets.group import ALONE, Group
+from xnets.layers import kernels
 from xnets.training import Run
 from xnets.training.loop import evaluate_run, train
 
 OnEpoch = Callable[[dict[str, Any]], None]
 
 
-def prepare_torch(local: LocalSettings, place: str) -> torch.device:
-    """Set this process's threads and determinism, and return its device."""
+def prepare_torch(local: LocalSettings, device_name: str) -> torch.device:
+    """Set this process's threads, kernel and determinism, and return its device."""
     torch.set_num_threads(local.threads)
+    kernels(local.kernel)
     torch.use_deterministic_algorithms(local.deterministic)
     if local.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    return torch.device(place)
+    return torch.device(device_name)
 
 
 def attempt(

@@ -1,6 +1,6 @@
 """The local executor: a bounded pool of worker processes on this machine, GPUs in turn.
 
-A worker does one task after another. One that dies (out of memory, kill -9) takes only its task down; all of them end
+A worker does one run after another. One that dies (out of memory, kill -9) takes only its run down; all of them end
 with the process that started them, however that ends. SIGTERM and SIGUSR2 make a worker write its checkpoint first.
 """
 
@@ -130,16 +130,16 @@ def _gpus() -> int:
     return torch.cuda.device_count()
 
 
-def _start(settings: Settings, place: str) -> Worker:
+def _start(settings: Settings, device_name: str) -> Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, settings, place, os.getpid()), daemon=True)
+    process = context.Process(target=_work, args=(theirs, settings, device_name, os.getpid()), daemon=True)
     process.start()
     theirs.close()
     return Worker(process, ours)
 
 
-def _work(pipe: Connection, settings: Settings, place: str, parent: int) -> None:
+def _work(pipe: Connection, settings: Settings, device_name: str, parent: int) -> None:
     """A worker's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     stop = stop_on_signal()
@@ -147,11 +147,12 @@ def _work(pipe: Connection, settings: Settings, place: str, parent: int) -> None
     from experiments.execute import attempt, prepare_torch
     from xnets.group import joined
 
-    with joined(prepare_torch(settings.local, place)) as (group, device):  # alone, unless a job has prepared a group
+    # alone, unless a job has prepared a group
+    with joined(prepare_torch(settings.local, device_name)) as (group, device):
         while True:
             try:
                 while not pipe.poll(0.25):
-                    if stop():  # between two tasks: a next one is answered with this
+                    if stop():  # between two runs: a next one is answered with this
                         pipe.send(("stopped", None))
                         return
                 tasks, said = pipe.recv()

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from xnets.machine import cpu_name
+
 COMMIT_NOTE = Path(__file__).parent.parent / ".commit.json"  # in a copy that slurm.snapshot has made
 
 
@@ -17,6 +19,8 @@ def provenance(device: Any) -> dict[str, Any]:
     import numpy
     import torch
 
+    from xnets.layers.choice import kernel_in_force
+
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -24,6 +28,7 @@ def provenance(device: Any) -> dict[str, Any]:
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "kernel": kernel_in_force(),
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "platform": platform.platform(),
@@ -34,9 +39,9 @@ def provenance(device: Any) -> dict[str, Any]:
 
 
 def slurm_job() -> str | None:
-    """The job this process belongs to, an array's task as ARRAY_TASK; None outside of SLURM."""
-    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+    """The job this process belongs to, one of an array as ARRAY_INDEX; None outside of SLURM."""
+    array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{index}" if array and index else os.environ.get("SLURM_JOB_ID")
 
 
 @cache
@@ -56,12 +61,3 @@ def commit() -> dict[str, Any]:
         }
     except FileNotFoundError:
         return {"commit": None, "dirty": None}
-
-
-def cpu_name() -> str:
-    """The CPU's own name where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

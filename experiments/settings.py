@@ -1,18 +1,22 @@
 """params.yaml, read and checked."""
 
-import difflib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments.executors import executor_names
 from experiments.scales import read_scales
+from experiments.yaml_files import read_yaml, unknown_key
 from xnets.errors import XNetsError
 
 ITEMS = ("table1", "table2", "table3", "table4", "table5", "figure3", "figure4", "figure5", "figure6")
 DEVICES = ("auto", "cpu", "cuda")
+KERNELS = (
+    "dense",
+    "direct",
+    "triton",
+    "auto",
+)  # of xnets.layers, which needs torch
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,13 @@ class LocalSettings:
     device: str = "auto"
     workers: int = 0
     threads: int = 1
+    kernel: str = "dense"
     deterministic: bool = False
     checkpoint_minutes: float = 5
 
     def __post_init__(self) -> None:
         check_choice("local.device", self.device, DEVICES)
+        check_choice("local.kernel", self.kernel, KERNELS)
         whole = [self.workers, self.threads]
         if not all(type(n) is int for n in whole) or type(self.checkpoint_minutes) not in (int, float):
             raise XNetsError("params.yaml: local.workers, threads and checkpoint_minutes must be numbers.")
@@ -74,12 +80,9 @@ class Settings:
 def read_settings(path: Path = Path("params.yaml")) -> Settings:
     """Read and check params.yaml; a mistake is one sentence."""
     try:
-        said = yaml.safe_load(path.read_text())
+        said = read_yaml(path, ": mend it, or take it back from git")
     except FileNotFoundError:
         raise XNetsError(f"{path} is not here: run this in the repository's top folder.") from None
-    except yaml.YAMLError as error:
-        where = f" at line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
-        raise XNetsError(f"{path} is not valid YAML{where}: mend it, or take it back from git.") from None
     if not isinstance(said, dict):
         raise XNetsError(f"{path} is empty: take it back from git.")
     check_keys(path.name, said, ("scale", "seeds", "data", "store", "executor", "local", "slurm"))
@@ -119,9 +122,7 @@ def check_keys(where: str, said: dict[str, Any], known: Any) -> None:
     """Raise XNetsError for a key that is not known, with the nearest one that is."""
     for key in said:
         if key not in known:
-            near = difflib.get_close_matches(str(key), list(known), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else f" Known are {', '.join(known)}."
-            raise XNetsError(f"{where}: unknown key {key!r}.{hint}")
+            raise XNetsError(f"{where}: {unknown_key(key, known, 'Known are ' + ', '.join(known) + '.')}")
 
 
 def _checked_seeds(seeds: dict[str, Any]) -> dict[str, int | dict[str, int]]:

@@ -35,8 +35,7 @@ def ready_data(name: str, data_folder: Path, source: str | None) -> PackedData:
     try:
         if source is None or (note.exists() and note.read_text() == source):
             data = open_data(data_folder / name)
-            for split in data.manifest["splits"]:
-                data.split(split)  # checks the files
+            data.check_files()
             return data
     except XNetsError:
         pass

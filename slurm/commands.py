@@ -10,7 +10,7 @@ from functools import cached_property
 
 from experiments.duration import duration
 from experiments.estimate import Estimate
-from experiments.local import devices_here
+from experiments.outlook import print_outlook, print_outlook_here, unit
 from experiments.plan import Plan, make_plan
 from experiments.scales import read_scales
 from experiments.settings import SlurmSettings, check_choice, read_settings
@@ -79,39 +79,23 @@ class Scope:
 def plan(args: argparse.Namespace) -> None:
     """What there is to do, and how long it will take where params.yaml says."""
     scope = Scope.asked(args)
-    settings = scope.plan.settings
-    on_slurm = bool(args.cluster) or settings.executor == "slurm"
-    workers = [] if on_slurm else devices_here(settings, 10**6)
-    estimate = scope.estimate if on_slurm else Estimate(scope.plan, workers[0].split(":")[0])
-    items = scope.plan.runs_of_items(missing_ok=True)
-    runs = list(dict.fromkeys(run for wanted in items.values() for run in wanted))
-    lacking = {run for run in runs if not scope.store.is_done(run)}
-    unit = "GPU" if (scope.preset.device == "cuda" if on_slurm else workers[0] != "cpu") else "core"
-    print(f"scale {settings.scale}: {scope.plan.about}")
-    print(f"{'':10}{'runs':>6}{'done':>6}{'to train':>10}   time on one {unit}")
-    for item, wanted in [*items.items(), ("together", runs)]:
-        missing = [run for run in dict.fromkeys(wanted) if run in lacking]
-        time_ = duration(sum(estimate.seconds(run) for run in missing))
-        print(f"{item:10}{len(wanted):6}{len(wanted) - len(missing):6}{len(missing):10}   {time_}")
-    seconds = sum(map(estimate.seconds, lacking))
-    if on_slurm:
-        jobs = make_packs([run for run in runs if run in lacking], scope.preset, estimate.seconds)
-        at_a_time = min(len(jobs), scope.preset.at_most) or 1
-        share = seconds / at_a_time / scope.preset.runs_at_once
-        longest = max((estimate.seconds(run) / scope.preset.shape(run.dataset).processes for run in lacking), default=0)
-        print(
-            f"on {scope.preset.name}: {len(jobs)} jobs, {at_a_time} at a time, {seconds / 3600:.2g} {unit}-hours; "
-            f"about {duration(max(share, longest))} once they run. Rows share runs."
-        )
+    if args.cluster or scope.plan.settings.executor == "slurm":
+        print_outlook(scope.plan, scope.estimate, lambda lacking: _in_jobs(scope, lacking), args.runs)
     else:
-        print(
-            f"about {duration(seconds / len(workers))} on {len(workers)} x {workers[0].split(':')[0]}. Rows share runs."
-        )
-    print(f"Times are {estimate.basis}.")
-    if args.runs:
-        for run in runs:
-            state = "to train" if run in lacking else "done"
-            print(f"  {state:9}{duration(estimate.seconds(run)):>10}  {run.fingerprint[:12]}  {run.label}")
+        print_outlook_here(scope.plan, args.runs)
+
+
+def _in_jobs(scope: Scope, lacking: list[Run]) -> str:
+    preset, seconds = scope.preset, scope.estimate.seconds
+    jobs = make_packs(lacking, preset, seconds)
+    at_a_time = min(len(jobs), preset.at_most) or 1
+    in_all = sum(map(seconds, lacking))
+    share = in_all / at_a_time / preset.runs_at_once
+    longest = max((seconds(run) / preset.shape(run.dataset).processes for run in lacking), default=0)
+    return (
+        f"on {preset.name}: {len(jobs)} jobs, {at_a_time} at a time, {in_all / 3600:.2g} {unit(preset.device)}-hours; "
+        f"about {duration(max(share, longest))} once they run. Rows share runs."
+    )
 
 
 def submit_missing(args: argparse.Namespace) -> None:

@@ -4,10 +4,10 @@ import re
 
 from slurm.queue import NoAnswer, ask
 
-THE_REST = -1  # in place of a task: all tasks of an array that were never begun
+THE_REST = -1  # in place of an index: all jobs of an array that were never begun
 _NOT_AN_END = ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED")  # accounting lags behind
 
-# (array or job number, place in the array) -> state and exit status, both as SLURM writes them
+# (array or job number, index in the array) -> state and exit status, both as SLURM writes them
 Ends = dict[tuple[str, int], tuple[str, str]]
 
 
@@ -22,11 +22,11 @@ class Inquiry:
 
         id: as in queue.Job. name: the job's; what is said of another one of that number is not taken.
         """
-        number, _, task = id.partition("_")
+        number, _, index = id.partition("_")
         if (number, name) not in self.known:
             self.known[number, name] = {**_from_controller(number, name), **_from_accounting(number, name)}
         ends = self.known[number, name]
-        end = ends.get((number, int(task or 0)), ends.get((number, THE_REST)))
+        end = ends.get((number, int(index or 0)), ends.get((number, THE_REST)))
         return _in_words(id, *end) if end else None
 
 
@@ -52,7 +52,7 @@ def _from_accounting(number: str, name: str) -> Ends:
     ends: Ends = {}
     for id, state, code, said in (line.split("|", 3) for line in lines if line.count("|") >= 3):
         if said == name and _is_end(state):
-            ends |= dict.fromkeys(((number, task) for task in _tasks(id.partition("_")[2])), (state, code))
+            ends |= dict.fromkeys(((number, index) for index in _indices(id.partition("_")[2])), (state, code))
     return ends
 
 
@@ -66,20 +66,20 @@ def _from_controller(number: str, name: str) -> Ends:
         said = dict(re.findall(r"(\w+)=(\S+)", line))
         state = said.get("JobState", "")
         if said.get("JobName") == name and _is_end(state):
-            tasks = _tasks(said.get("ArrayTaskId", ""))
-            ends |= dict.fromkeys(((number, task) for task in tasks), (state, said.get("ExitCode", "")))
+            indices = _indices(said.get("ArrayTaskId", ""))
+            ends |= dict.fromkeys(((number, index) for index in indices), (state, said.get("ExitCode", "")))
     return ends
 
 
-def _tasks(text: str) -> list[int]:
-    """The places in an array that SLURM writes as 7, 0-3,9%2 or [4-5]; a plain job has place 0."""
-    tasks: list[int] = []
+def _indices(text: str) -> list[int]:
+    """The indices in an array that SLURM writes as 7, 0-3,9%2 or [4-5]; a plain job has index 0."""
+    indices: list[int] = []
     for piece in re.findall(r"\d+(?:-\d+)?", text.split("%")[0]):
         first, _, last = piece.partition("-")
-        tasks += range(int(first), int(last or first) + 1)
-    if tasks == [2**32 - 2]:  # the controller's way to write that no task is left of those that never began
+        indices += range(int(first), int(last or first) + 1)
+    if indices == [2**32 - 2]:  # the controller's way to write that no job is left of those that never began
         return [THE_REST]
-    return tasks or [0]
+    return indices or [0]
 
 
 def _is_end(state: str) -> bool:

@@ -21,7 +21,7 @@ LOOKS = 3  # in a row without a run's job before it is held to have ended: queue
 def run_on_slurm(task: str, runs: list[Run], settings: Settings, on_event: OnEvent) -> dict[Run, str]:
     """Called again after any interruption, it goes on waiting for the same jobs. Ctrl-C leaves them running."""
     preset = read_preset(settings.slurm.cluster, settings.local.threads)
-    estimate = Estimate(make_plan(settings), preset.device)
+    estimate = Estimate(make_plan(settings), preset.device)  # the stage has one for a CPU core alone
     came = submit(task, runs, settings, preset, estimate.seconds)
     sent = f"{came.jobs} jobs sent for {len(came.sent)} runs, {len(came.attached)} runs were under way"
     on_event("note", None, f"{preset.name}: {sent}")

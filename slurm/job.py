@@ -39,7 +39,7 @@ class PackJob:
         self.started = time.time()
         signal.signal(signal.SIGTERM, self._on_sigterm)
         store, settings = Store(self.settings.store), self._settings_here()
-        devices = self._join_tasks() if self.shape.processes > 1 else None
+        devices = self._join_processes() if self.shape.processes > 1 else None
         todo = [run for run in self.runs if store.failure(run) is None]  # a restart does not repeat a failure
         tasks = ("train", "evaluate") if self.task == "train" else (self.task,)
         failed = run_in_pool(tasks, todo, settings, _log, lambda: self.stopping, devices)
@@ -85,8 +85,8 @@ class PackJob:
         asked = self.settings.local.device
         return self.preset.device if asked == "auto" and self.preset.device == "cuda" else asked
 
-    def _join_tasks(self) -> list[str]:
-        """Tell this task's worker how to find the others' (torch.distributed's variables); return its device."""
+    def _join_processes(self) -> list[str]:
+        """Tell this process's worker how to find the others' (torch.distributed's variables); return its device."""
         environment = submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
         os.environ["MASTER_ADDR"] = address_of(environment.master_addr)
         return ["cuda" if self._device() == "cuda" else "cpu"]

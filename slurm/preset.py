@@ -1,15 +1,13 @@
 """A cluster preset: what each job asks for, and how runs are spread over jobs. One YAML file, checked whole."""
 
-import difflib
 import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments.scales import read_scales
+from experiments.yaml_files import read_yaml, unknown_key
 from xnets.errors import XNetsError
 
 CLUSTERS = Path(__file__).parent / "clusters"
@@ -17,7 +15,7 @@ CLUSTERS = Path(__file__).parent / "clusters"
 
 @dataclass(frozen=True)
 class Shape:
-    """Nodes of a job, and tasks on each: more than one task in all is one run on several GPUs."""
+    """Nodes of a job, and SLURM's tasks on each: more than one process in all is one run on several GPUs."""
 
     nodes: int = 1
     tasks: int = 1
@@ -85,7 +83,7 @@ def read_preset(name: str, threads: int = 1) -> Preset:
     known = sorted(path.stem for path in CLUSTERS.glob("*.yaml"))
     path = CLUSTERS / f"{name}.yaml" if name in known else Path(os.path.expanduser(name))
     try:
-        said = yaml.safe_load(path.read_text())
+        said = read_yaml(path)
     except OSError:
         raise XNetsError(
             f"There is no cluster {name!r}: say one of {', '.join(known)} or the path of a .yaml file of your own "
@@ -93,9 +91,6 @@ def read_preset(name: str, threads: int = 1) -> Preset:
         ) from None
     except UnicodeDecodeError:
         raise XNetsError(f"{path} is not a text file: copy slurm/clusters/generic.yaml.") from None
-    except yaml.YAMLError as error:
-        where = f" at line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
-        raise XNetsError(f"{path} is not valid YAML{where}.") from None
     if not isinstance(said, dict):
         raise XNetsError(f"{path} must be `key: value` lines; slurm/clusters/generic.yaml shows them all.")
     mistakes = _mistakes(said, threads)
@@ -108,12 +103,8 @@ def read_preset(name: str, threads: int = 1) -> Preset:
 
 def _mistakes(said: dict[str, Any], threads: int) -> list[str]:
     known = [f.name for f in fields(Preset) if f.name != "name"]
-    found = []
-    for key in said:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else " What sbatch alone knows goes under `sbatch:`."
-            found.append(f"unknown key {key!r}.{hint}")
+    elsewhere = "What sbatch alone knows goes under `sbatch:`."
+    found = [unknown_key(key, known, elsewhere) for key in said if key not in known]
     get = {f.name: f.default for f in fields(Preset)} | said
     for key in _TEXTS:
         if get[key] is not None and (not isinstance(get[key], str) or not get[key].strip()):

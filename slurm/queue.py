@@ -18,12 +18,12 @@ class NoAnswer(XNetsError):
 
 @dataclass(frozen=True)
 class Job:
-    """A job that is queued or running, one task of an array. id: as scancel takes it; place: its nodes."""
+    """A job that is queued or running, alone or in an array. id: as scancel takes it; nodes: where it runs."""
 
     id: str
     state: str
     why: str
-    place: str
+    nodes: str
 
     @property
     def running(self) -> bool:
@@ -49,20 +49,20 @@ def ask(*command: str) -> str:
 
 
 def live_jobs() -> dict[tuple[str, int], Job]:
-    """Every job of ours that SLURM still holds, by its name and its place in its array."""
+    """Every job of ours that SLURM still holds, by its name and its index in its array."""
     lines = ask("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%F|%K|%j|%T|%r|%N")
     jobs = {}
     for line in lines.splitlines():
         fields = line.split("|", 5)
         if len(fields) == 6 and fields[2].startswith(PREFIX):  # others' names may hold anything
-            number, index, name, state, why, place = fields
+            number, index, name, state, why, nodes = fields
             single = not index.isdigit()
-            jobs[name, 0 if single else int(index)] = Job(number if single else f"{number}_{index}", state, why, place)
+            jobs[name, 0 if single else int(index)] = Job(number if single else f"{number}_{index}", state, why, nodes)
     return jobs
 
 
 def max_array_size() -> int:
-    """How many tasks an array may have on this cluster."""
+    """How many jobs an array may have on this cluster."""
     found = re.search(r"MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"))
     return max(1, int(found.group(1))) if found else 1000
 

@@ -110,7 +110,7 @@ class Placement:
         return self.array.name, self.index
 
     def logs(self) -> list[Path]:
-        """Of the job, standard output and error of each of its tasks."""
+        """Of the job, standard output and error of each of its processes."""
         id = self.array.job_id(self.index)
         return sorted(self.record.jobs_folder.glob(f"{id}_*_log.*")) if id else []
 

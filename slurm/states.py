@@ -58,7 +58,7 @@ def _alive(run: Run, store: Store, job: Job, alone: bool) -> State:
     return State(
         "running" if at_it else "queued",
         job.id,
-        job.place if at_it else "its job is starting" if alone else "its job is at another run",
+        job.nodes if at_it else "its job is starting" if alone else "its job is at another run",
     )
 
 

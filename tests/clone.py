@@ -5,8 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -68,12 +66,3 @@ def clone_of(copied: Path, folder: Path) -> Clone:
     if not (folder / ".git").exists():
         clone.run("git", "init", "--quiet")
     return clone
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen, timeout: float = 120) -> None:
-    """Until it is true; an end of `process` before that is a failure, told with its output."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

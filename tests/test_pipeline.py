@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clone import Clone, clone_of, copy_of_repository, wait_for
+from tests.clone import Clone, clone_of, copy_of_repository
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -122,7 +123,7 @@ def test_two_at_once(finished):
     """The second is refused in a sentence; the first goes on to its end."""
     finished.params(seeds={"table5": {"G-MobileNet-0.5-4": 3}})
     first = finished.start("dvc", "repro", "train")
-    wait_for(lambda: any(is_training(finished)), first)
+    wait_for(lambda: any(is_training(finished)), 120, first)
     os.killpg(first.pid, signal.SIGSTOP)  # it holds what it holds for as long as this test looks
     output = finished.run(sys.executable, "-m", "experiments", "train", status=2)
     assert "is already training into" in output
@@ -149,7 +150,7 @@ def test_kill_9_at_five_random_moments_changes_no_bit(finished, small, tmp_path)
     for attempt in range(5):
         process = clone.start("dvc", "repro")
         if attempt < 3:  # let it get as far as training, then wait a random moment
-            wait_for(lambda: any(is_training(clone)), process)
+            wait_for(lambda: any(is_training(clone)), 120, process)
             time.sleep(rng.uniform(0, 3))
             killed_while_training += any(is_training(clone))
         else:

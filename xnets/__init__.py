@@ -14,11 +14,21 @@ from typing import Any
 from xnets.errors import XNetsError
 
 __version__ = "0.1.0"
-__all__ = ["ExpanderConv2d", "ExpanderLinear", "XNetsError", "expand_model", "graphs", "layers", "models", "to_dense"]
+__all__ = [
+    "ExpanderConv2d",
+    "ExpanderLinear",
+    "XNetsError",
+    "expand_model",
+    "graphs",
+    "kernels",
+    "layers",
+    "models",
+    "to_dense",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("ExpanderConv2d", "ExpanderLinear", "expand_model", "to_dense"):
+    if name in ("ExpanderConv2d", "ExpanderLinear", "expand_model", "kernels", "to_dense"):
         return getattr(importlib.import_module("xnets.layers"), name)
     if name in ("cost", "data", "graphs", "layers", "models", "training"):
         return importlib.import_module(f"xnets.{name}")

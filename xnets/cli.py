@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from xnets import __version__
 from xnets.errors import XNetsError
 from xnets.files import DISK_ERRORS
+from xnets.graph_cli import add_graph
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,6 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_models(commands)
     _add_cost(commands)
+    _add_explain(commands)
+    add_graph(commands)
     for entry in sorted(entry_points(group="xnets.commands"), key=lambda entry: entry.name):
         try:
             add = entry.load()
@@ -111,6 +114,46 @@ def _print_costs(args: argparse.Namespace) -> None:
                 params = f"{c.parameters / 1e6:9.3f}M{(c.parameters - c.norms) / 1e6:9.3f}M"
                 work = f"{c.macs / 1e6:10.2f}M{c.flops / 1e6:10.2f}M{c.activation_bytes / 2**20:10.1f}MiB"
                 print(f"{name:28}{rule:9}{params}{work}")
+
+
+def _add_explain(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "explain",
+        help="say which kernel each sparse layer of a network uses on this machine, and why",
+        description="Run a network by name, e.g. xnets explain X-VGG16-1 --batch 64, and print for each X-Conv and "
+        "X-Linear which kernel computes it here and why. What was measured is kept, so that it is measured once.",
+    )
+    parser.add_argument("name", help="in the paper's notation; `xnets models` lists them")
+    parser.add_argument("--batch", type=int, default=16, help="images (default: 16)")
+    parser.add_argument("--inference", action="store_true", help="the forward pass alone, not a training step")
+    parser.add_argument("--image-size", type=int, help="side of the image in pixels (default: the paper's)")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: 1)")
+    parser.set_defaults(run=_print_kernels)
+
+
+def _print_kernels(args: argparse.Namespace) -> None:
+    import torch
+
+    from xnets.cost import cost
+    from xnets.explain import describe, explain
+    from xnets.layers.direct import vectors_here
+    from xnets.layers.timings import Timings
+    from xnets.machine import cpu_name
+    from xnets.models import build, parse_name
+
+    for what in ("batch", "threads", "image_size"):
+        if getattr(args, what) is not None and getattr(args, what) < 1:
+            raise XNetsError(f"--{what.replace('_', '-')} must be at least 1, not {getattr(args, what)}.")
+    torch.set_num_threads(args.threads)
+    size = args.image_size or parse_name(args.name).image_size
+    example = torch.randn(args.batch, 3, size, size)
+    cost(args.name, image_size=size)  # says so if the network does not take such images
+    found = explain(build(args.name), example, training=not args.inference)
+    print(
+        f"{args.name}, {args.batch} images of {size}x{size}, {args.threads} threads of {cpu_name()}, {vectors_here()}"
+    )
+    print(describe(found) if found else "It has no sparse layer: all of it is torch's own.")
+    print(f"Measured times are kept in {Timings.of_this_machine().path}")
 
 
 if __name__ == "__main__":

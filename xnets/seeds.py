@@ -35,3 +35,9 @@ def uniform(seed: int, shape: tuple[int, ...]) -> np.ndarray:
     """float64 in [0, 1) of that shape, the same with every version of numpy."""
     raw = np.random.PCG64(seed).random_raw(int(np.prod(shape)))
     return ((raw >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
+
+
+def permutation(seed: int, n: int, times: int = 1) -> np.ndarray:
+    """(times, n) int64, each row the numbers below n in random order, the same with every version of numpy."""
+    keys = np.random.PCG64(seed).random_raw(times * n).reshape(times, n)
+    return np.argsort(keys, axis=1, kind="stable")

@@ -8,6 +8,7 @@ import pytest
 from experiments import plan as plan_module
 from experiments.plan import make_plan
 from experiments.settings import LocalSettings, Settings
+from experiments.store import Store
 
 TINY = {
     "about": "two seconds of digits, for tests",
@@ -35,6 +36,18 @@ def tiny(tmp_path, monkeypatch, digits):
 def tiny_plan(tiny):
     """The plan of `tiny`."""
     return make_plan(tiny)
+
+
+@pytest.fixture
+def run(tiny_plan):
+    """Its first run."""
+    return tiny_plan.runs()[0]
+
+
+@pytest.fixture
+def store(tiny):
+    """Its store, empty."""
+    return Store(tiny.store)
 
 
 def with_protocol(plan, **changes):

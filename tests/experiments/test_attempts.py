@@ -34,16 +34,6 @@ with Store(Path(sys.argv[1])).working_on(Run.from_dict(json.loads(sys.argv[2])))
 
 
 @pytest.fixture
-def run(tiny_plan):
-    return tiny_plan.runs()[0]
-
-
-@pytest.fixture
-def store(tiny):
-    return Store(tiny.store)
-
-
-@pytest.fixture
 def hold(store, run, repository):
     """Starts a process that holds the run for some seconds."""
     started = []

@@ -14,16 +14,6 @@ from experiments.store import Store
 from xnets.errors import Stopped, XNetsError
 
 
-@pytest.fixture
-def run(tiny_plan):
-    return tiny_plan.runs()[0]
-
-
-@pytest.fixture
-def store(tiny):
-    return Store(tiny.store)
-
-
 def test_a_result_comes_back(store, run):
     assert store.result(run) is None
     store.write_failure(run, "it rained")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from tests.clone import Clone, wait_for
+from tests.clone import Clone
 from tests.slurm.conftest import Cluster
+from tests.waiting import wait_for
 
 # AlexNet's dropout makes a resumed run differ unless every generator goes on where it was.
 SCALE = """
@@ -73,8 +74,7 @@ class ClusterClone:
 
     def wait_for_work(self, process: subprocess.Popen) -> tuple[str, dict]:
         """A run that is being trained: its fingerprint, and the note of its attempt."""
-        wait_for(lambda: bool(self.at_work()), process)
-        return next(iter(self.at_work().items()))
+        return next(iter(wait_for(self.at_work, 120, process).items()))
 
     def completions(self) -> list[int]:
         """How often each run was trained to its end."""

@@ -4,8 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import yaml
 
 from experiments import plan as plan_module
 from experiments import settings as settings_module
+from experiments.store import Store
 from slurm import commands as actions
 from tests.experiments.conftest import TINY, tiny, tiny_plan  # noqa: F401
 from tests.slurm.fakes import Commands
@@ -59,15 +59,6 @@ def temporary_cluster() -> Cluster:
     return Cluster(Path(tempfile.mkdtemp(prefix="xs", dir="/tmp")))
 
 
-def wait_for(true: Callable[[], object], seconds: float = 20.0) -> object:
-    """What it gives, once that is true."""
-    end = time.monotonic() + seconds
-    while not (value := true()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)
-    return value
-
-
 def which(tool: str) -> str | None:
     """Where a program is; daemons lie in sbin, which an ordinary user's PATH may lack."""
     return shutil.which(tool, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
@@ -92,6 +83,18 @@ def cluster() -> Iterator[Cluster]:
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     """No SLURM at all; tests add what they want of it."""
     return Commands(tmp_path / "bin", monkeypatch)
+
+
+@pytest.fixture
+def runs(tiny_plan):  # noqa: F811
+    """The runs of the small world."""
+    return tiny_plan.runs()
+
+
+@pytest.fixture
+def store(tiny, commands):  # noqa: F811
+    """Its store; no SLURM unless the test adds some."""
+    return Store(tiny.store)
 
 
 @pytest.fixture

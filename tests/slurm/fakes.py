@@ -37,8 +37,8 @@ class Commands:
         return path.read_text().splitlines() if path.exists() else []
 
 
-def job(number="7", index=0, state="RUNNING", why="None", place="n1"):
-    return Job(f"{number}_{index}", state, why, place)
+def job(number="7", index=0, state="RUNNING", why="None", nodes="n1"):
+    return Job(f"{number}_{index}", state, why, nodes)
 
 
 def record(store, packs, number="7", created=1.0, name=NAME):

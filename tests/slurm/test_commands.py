@@ -6,19 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from experiments import stages
-from experiments.store import Store
 from tests.slurm.fakes import NAME, QUEUE, record
-
-
-@pytest.fixture
-def runs(tiny_plan):
-    return tiny_plan.runs()
-
-
-@pytest.fixture
-def store(tiny, commands):
-    """The store; no SLURM unless the test adds some."""
-    return Store(tiny.store)
 
 
 def finish(store, plan, run, **changes):

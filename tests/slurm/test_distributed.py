@@ -1,6 +1,7 @@
 """One run on two SLURM tasks, joined by DistributedDataParallel: the loss curve of a single process."""
 
 from dataclasses import replace
+from inspect import getsource
 
 import pytest
 import torch
@@ -11,36 +12,23 @@ from experiments.store import Store
 from slurm.executor import Watch
 from slurm.preset import Shape, read_preset
 from slurm.submission import submit
-from tests.experiments.conftest import tiny, tiny_plan  # noqa: F401 - fixtures
+from tests import double_precision as double_module
+from tests.double_precision import double_precision
 from tests.slurm.clones import PRESET, write_preset
-from tests.slurm.conftest import wait_for
-from xnets.data.batches import Batches
-from xnets.training import loop
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
-# Python runs a sitecustomize.py at its start: here it puts the job's training into double precision. In single one
-# the batch norms of constant channels turn the last bit into 0.1 % within an epoch, whatever the number of processes.
-DOUBLE = """
-from xnets.data.batches import Batches
-from xnets.training import loop
-
-build, normalised = loop.build_run, Batches._normalised
-loop.build_run = lambda run, device: build(run, device).double()
-Batches._normalised = lambda self, x: normalised(self, x).double()
-"""
-
 
 @pytest.fixture
-def double(monkeypatch):
-    """The same for this process."""
-    build, normalised = loop.build_run, Batches._normalised
-    monkeypatch.setattr(loop, "build_run", lambda run, device: build(run, device).double())
-    monkeypatch.setattr(Batches, "_normalised", lambda self, x: normalised(self, x).double())
+def double():
+    """Double precision in this process."""
+    with double_precision():
+        yield
 
 
 @pytest.mark.parametrize(("shape", "stops"), [(Shape(nodes=1, tasks=2), 0), (Shape(nodes=2, tasks=1), 1)])
-def test_two_tasks_train_as_one_process_does(cluster, tiny, tiny_plan, tmp_path, double, shape, stops):  # noqa: F811
+def test_two_tasks_train_as_one_process_does(cluster, tiny, tiny_plan, tmp_path, double, shape, stops):
     run = tiny_plan.runs()[0]
     run = replace(run, protocol=replace(run.protocol, batch_size=101, epochs=2 + 4 * stops))  # shared unevenly
     alone = Store(tmp_path / "alone")
@@ -48,7 +36,8 @@ def test_two_tasks_train_as_one_process_does(cluster, tiny, tiny_plan, tmp_path,
         execute(task, run, alone, tiny.data_folder, torch.device("cpu"), 60)
 
     (tmp_path / "start").mkdir()
-    (tmp_path / "start" / "sitecustomize.py").write_text(DOUBLE)
+    # Python runs a sitecustomize.py at its start; a job has no tests to import
+    (tmp_path / "start" / "sitecustomize.py").write_text(f"{getsource(double_module)}\n\ntrain_in_double()\n")
     file = write_preset(
         tmp_path, distributed={"digits": {"nodes": shape.nodes, "tasks": shape.tasks}},
         memory_gb=4, setup=[f"export PYTHONPATH=$PYTHONPATH:{tmp_path}/start"],

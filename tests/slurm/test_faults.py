@@ -9,7 +9,8 @@ import pytest
 from slurm import ends
 from tests.clone import clone_of, copy_of_repository
 from tests.slurm.clones import PARAMS, SCALE, ClusterClone, ended, write_preset
-from tests.slurm.conftest import temporary_cluster, wait_for, which
+from tests.slurm.conftest import temporary_cluster, which
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -210,7 +210,7 @@ def test_progress_or_a_preemption_begins_the_count_anew(tiny, tiny_plan, what):
 
 
 def test_a_task_of_a_shared_run_that_fails_ends_the_job(tiny, tiny_plan, monkeypatch):
-    monkeypatch.setattr(PackJob, "_join_tasks", lambda self: ["cpu"])
+    monkeypatch.setattr(PackJob, "_join_processes", lambda self: ["cpu"])
     wild = with_protocol(Plan(tiny, "", tiny_plan.cells[:1]), max_lr=1e20).runs()
     with pytest.raises(SystemExit):
         pack_job(tiny, wild, shape=Shape(1, 2))()

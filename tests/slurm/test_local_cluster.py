@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.conftest import SCRIPT, temporary_cluster, wait_for, which
+from tests.slurm.conftest import SCRIPT, temporary_cluster, which
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(
     not (which("sbatch") and which("slurmctld") and which("munged")),

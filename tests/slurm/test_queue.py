@@ -25,7 +25,7 @@ def test_live_jobs_of_arrays_and_single_ones(commands):
         (NAME, 0): ("12_0", True), (NAME, 7): ("12_7", False), ("xnets-20260102-000000-abcd-1", 0): ("15", True)
     }  # fmt: skip
     assert jobs[NAME, 7].why == "JobArrayTaskLimit"
-    assert jobs["xnets-20260102-000000-abcd-1", 0].place == "n[1-2]"
+    assert jobs["xnets-20260102-000000-abcd-1", 0].nodes == "n[1-2]"
     (call,) = commands.calls("squeue")
     assert "--array" in call
     assert f"--user={os.getuid()}" in call

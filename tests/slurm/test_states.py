@@ -5,23 +5,12 @@ import time
 
 import pytest
 
-from experiments.store import Store
 from slurm.ends import Inquiry
 from slurm.packs import Pack
 from slurm.preset import Shape
 from slurm.records import last_placements, new_submission, numbered, only_numbered, read_submissions
 from slurm.states import SUBMITTING, State, run_states
 from tests.slurm.fakes import NAME, job, record
-
-
-@pytest.fixture
-def store(tiny):
-    return Store(tiny.store)
-
-
-@pytest.fixture
-def runs(tiny_plan):
-    return tiny_plan.runs()
 
 
 @pytest.fixture

@@ -9,17 +9,6 @@ from slurm import submission
 from tests.slurm.fakes import NAME, QUEUE, preset, record
 
 
-@pytest.fixture
-def runs(tiny_plan):
-    return tiny_plan.runs()
-
-
-@pytest.fixture
-def store(tiny, commands):
-    """The store; no SLURM unless the test adds some."""
-    return Store(tiny.store)
-
-
 def test_submit_dry_run_needs_slurm_only_to_ask_for_jobs(xnets_sweep, store, runs, commands):
     assert "3 jobs for 3 runs would be submitted; 0 are under way." in xnets_sweep("submit", "--dry-run")
     record(store, [[run] for run in runs])

@@ -32,11 +32,6 @@ class Waiting:
 
 
 @pytest.fixture
-def runs(tiny_plan):
-    return tiny_plan.runs()
-
-
-@pytest.fixture
 def waiting(tiny, runs, monkeypatch):
     """All runs in one job of a sweep."""
     monkeypatch.setattr(Inquiry, "why_ended", lambda inquiry, id, name: f"job {id} fell over")

@@ -131,7 +131,8 @@ def _write_cifar(root, n=20):
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
-        content = {"data": np.zeros((n, 3072), dtype=np.uint8), "labels": [i % 10 for i in range(n)]}
+        pixels = np.random.default_rng(len(name)).integers(0, 256, (n, 3072), dtype=np.uint8)
+        content = {"data": pixels, "labels": [i % 10 for i in range(n)]}
         (folder / name).write_bytes(pickle.dumps(content))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [str(i) for i in range(10)]}))
 
@@ -152,6 +153,13 @@ def test_cifar_in_torchvisions_layout(tmp_path, monkeypatch):
     data = prepare("cifar10", tmp_path / "packed", str(tmp_path / "raw"))
     assert data.manifest["splits"]["train"]["n"] == 100
     assert data.manifest["splits"]["test"]["shape"] == [32, 32, 3]
+    # the same images as a folder of classes, in another order: the same data set, so the same runs
+    for split, train in (("train", True), ("test", False)):
+        for i, (image, label) in enumerate(datasets.CIFAR10(str(tmp_path / "raw"), train=train)):
+            path = tmp_path / "folder" / split / str(label) / f"{9999 - i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
+    assert prepare("cifar10", tmp_path / "again", str(tmp_path / "folder")).digest == data.digest
 
 
 @pytest.mark.parametrize("lost", ["splits", "mean", "classes"])

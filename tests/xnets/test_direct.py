@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from xnets import ExpanderConv2d, ExpanderLinear
 from xnets.graphs import BipartiteGraph
-from xnets.layers import KERNELS
-from xnets.layers.direct import AVAILABLE, DirectKernel, supports
+from xnets.layers.choice import Call, choose, compute
+from xnets.layers.direct import AVAILABLE, DirectKernel, why_not
 from xnets.layers.kernels import Convolution, Edges
 
 needs_llvmlite = pytest.mark.skipif(not AVAILABLE, reason="llvmlite is not installed")
@@ -59,16 +59,25 @@ def expected(x, weight, edges, upstream):
 def computed(x, weight, edges, upstream, kernel=None):
     """The same by the direct kernel; fails if it would hand the layer to the dense one."""
     how = None if x.dim() == 2 else SAME[weight.shape[-1]]._replace(stride=(stride_of(x, upstream),) * 2)
-    assert supports(x, weight, edges, how)
-    x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    assert not why_not(x, weight, edges, how)
+    x, weight = x.clone(memory_format=torch.preserve_format).requires_grad_(), weight.clone().requires_grad_()
     kernel = kernel or DirectKernel()
     y = kernel.linear(x, weight, None, edges) if how is None else kernel.conv2d(x, weight, None, edges, how)
     return y.detach(), *torch.autograd.grad(y, (x, weight), upstream)
 
 
 def assert_right(case):
-    """Errors are bounded by the rounding of sums as long as these."""
-    for name, mine, right in zip(("y", "dx", "dw"), computed(*case), expected(*case), strict=True):
+    """Errors are bounded by the rounding of sums as long as these. Images in channels_last come out so too."""
+    found = list(zip(("y", "dx", "dw"), computed(*case), expected(*case), strict=True))
+    x, *rest = case
+    if x.dim() == 4:
+        last = x.to(memory_format=torch.channels_last)
+        again = computed(last, *rest)
+        assert last.is_contiguous() or all(t.is_contiguous(memory_format=torch.channels_last) for t in again[:2])
+        found += zip(
+            ("y, channels_last", "dx, channels_last", "dw, channels_last"), again, expected(*case), strict=True
+        )
+    for name, mine, right in found:
         assert mine.dtype == torch.float32
         assert mine.shape == right.shape, name
         scale = float(right.abs().max()) + 1.0
@@ -301,44 +310,45 @@ def test_second_derivatives_are_refused():
         torch.autograd.grad(dx.sum(), x)
 
 
-def test_everything_else_is_the_dense_kernels():
+@needs_llvmlite
+def test_everything_else_is_the_dense_kernels_and_says_why():
     x, weight, edges, _ = problem(6, 4, 1, 3, 3, 2, (5, 5))
     same = SAME[3]
-    assert supports(x, weight, edges, same)
-    for how in (
-        same._replace(stride=(3, 3)),
-        same._replace(stride=(2, 1)),
-        same._replace(padding=(0, 0)),
-        same._replace(dilation=(2, 2)),
-    ):
-        assert not supports(x, weight, edges, how)
-        torch.testing.assert_close(
-            DirectKernel().conv2d(x, weight, None, edges, how), KERNELS["dense"].conv2d(x, weight, None, edges, how)
-        )
-    assert not supports(x.double(), weight.double(), edges, same)
-    assert not supports(x.to(memory_format=torch.channels_last), weight, edges, same)
-    assert not supports(x[:0], weight, edges, same)
-    assert not supports(x, weight[..., :2, :2], edges, same)
-    assert not supports(x, weight, edges._replace(regular=False), same)
+    bits = weight[..., :2, :2].contiguous()
+    for reason, refused in {
+        "stride": Call(x, weight, None, edges, same._replace(stride=(3, 3))),
+        "stride (2, 1)": Call(x, weight, None, edges, same._replace(stride=(2, 1))),
+        "padding": Call(x, weight, None, edges, same._replace(padding=(0, 0))),
+        "dilation": Call(x, weight, None, edges, same._replace(dilation=(2, 2))),
+        "float64": Call(x.double(), weight.double(), None, edges, same),
+        "contiguous": Call(x.transpose(2, 3), weight, None, edges, same),
+        "empty": Call(x[:0], weight, None, edges, same),
+        "2x2": Call(x, bits, None, edges, same),
+    }.items():
+        chosen = choose("direct", refused)
+        assert (chosen.kernel, reason in chosen.why) == ("dense", True), chosen
+        torch.testing.assert_close(compute("direct", refused), compute("dense", refused))
+    assert choose("direct", Call(x, weight, None, edges, same)).kernel == "direct"
     irregular = BipartiteGraph(5, [0, 3, 3, 4, 6], [0, 2, 4, 1, 1, 3])
-    if AVAILABLE:
-        layer = ExpanderLinear(5, 4, graph=irregular, kernel="direct")
-        torch.testing.assert_close(layer(x[:, :5, 0, 0]), layer.to_dense()(x[:, :5, 0, 0]))
+    layer = ExpanderLinear(5, 4, graph=irregular, kernel="direct")
+    assert "degree" in choose("direct", layer.call(x[:, :5, 0, 0])).why
+    torch.testing.assert_close(layer(x[:, :5, 0, 0]), layer.to_dense()(x[:, :5, 0, 0]))
 
 
-def test_without_llvmlite_there_is_no_such_kernel():
+def test_without_llvmlite_layers_are_dense_and_explain_says_so():
     script = """
 import sys
 sys.modules["llvmlite"] = None
-import xnets, torch
-from xnets.layers import KERNELS
-assert "direct" not in KERNELS, KERNELS
-try:
-    xnets.ExpanderLinear(4, 4, degree=2, kernel="direct")
-except xnets.XNetsError as error:
-    print(error)
-xnets.ExpanderLinear(4, 4, degree=2)(torch.ones(1, 4))
+import torch, xnets
+from xnets.cli import main
+x = torch.ones(1, 4)
+for kernel in ("direct", "auto"):
+    layer = xnets.ExpanderLinear(4, 4, degree=2, kernel=kernel)
+    assert torch.equal(layer(x), layer.to_dense()(x))
+main(["explain", "X-VGG16-2", "--batch", "2"])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "Unknown kernel 'direct'" in done.stdout
+    said = [line for line in done.stdout.splitlines() if "features" in line]
+    assert said
+    assert all("dense" in line and "direct llvmlite is not installed" in line for line in said)

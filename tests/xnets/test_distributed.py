@@ -7,7 +7,6 @@ import shutil
 import socket
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import nn
 
 from experiments.execute import execute
 from experiments.store import Store
+from tests.double_precision import double_precision
 from xnets.data import pack, prepare
 from xnets.data.batches import Batches
 from xnets.group import ALONE, Group, joined
@@ -195,16 +195,6 @@ def test_batch_norm_is_that_of_the_whole_batch():
 
 
 # --- training ---
-
-
-@contextmanager
-def double_precision():
-    """Training amplifies rounding: in float32, one process that only reverses each batch ends percents elsewhere."""
-    build, normalised = loop_module.build_run, Batches._normalised
-    loop_module.build_run = lambda run, device: build(run, device).double()
-    Batches._normalised = lambda self, x: normalised(self, x).double()
-    yield
-    loop_module.build_run, Batches._normalised = build, normalised
 
 
 def trained(group, run, data, folder):

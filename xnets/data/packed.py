@@ -66,6 +66,11 @@ class PackedData:
             return Split(pixels.reshape(-1, *entry["shape"]), labels)
         return Split(pixels, labels, np.load(self.folder / f"{name}.shapes.npy"))
 
+    def check_files(self) -> None:
+        """Open every split once. Raises XNetsError as split() does."""
+        for name in self.manifest["splits"]:
+            self.split(name)
+
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
     """sha256 of a manifest, independent of how it is laid out in its file."""

@@ -14,6 +14,7 @@ SHORTER_SIDE = 256  # images of mixed sizes are scaled to this shorter side, as 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".gif", ".tif", ".tiff"}
 DIGITS_TEST = 500  # the last 500 of scikit-learn's 1,797 digits are the test set
 
+CIFAR = ("cifar10", "cifar100")
 NUM_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "imagenet": 1000}
 
 
@@ -81,7 +82,7 @@ def _torchvision_cifar(name: str, folder: Path, source: str, progress: Callable[
             f"params.yaml to a folder that holds it."
         ) from None
     splits = {split: zip(part.data, part.targets, strict=True) for split, part in parts.items()}
-    packed = pack(folder, name, splits, list(parts["train"].classes))
+    packed = pack(folder, name, _sorted_by_pixels(splits), list(parts["train"].classes))
     if download:
         shutil.rmtree(root, ignore_errors=True)
     return packed
@@ -107,7 +108,12 @@ def _folder_of_classes(name: str, folder: Path, path: Path, progress: Callable[[
     if shorter:
         _check_space(folder, sum(map(len, listed.values())) * shorter * shorter * 4 // 3 * 3)
     splits = {split: _read_all(split, of, shorter, progress) for split, of in listed.items()}
-    return pack(folder, name, splits, classes)
+    return pack(folder, name, _sorted_by_pixels(splits) if name in CIFAR else splits, classes)
+
+
+def _sorted_by_pixels(splits: dict[str, Images]) -> dict[str, Images]:
+    """Class by class, images by their bytes: the same packed data, so the same runs, from whatever copy of CIFAR."""
+    return {s: sorted(images, key=lambda pair: (int(pair[1]), pair[0].tobytes())) for s, images in splits.items()}
 
 
 def _class_files(path: Path) -> dict[str, list[Path]]:

@@ -138,6 +138,10 @@ class BipartiteGraph:
         digest.update(self.indices.astype("<i4").tobytes())
         return digest.hexdigest()
 
+    def flipped(self) -> "BipartiteGraph":
+        """The same edges with the sides exchanged: outputs become inputs."""
+        return BipartiteGraph.from_edges(self.outputs, self.indices, self.n_out, self.n_in)
+
     def to_mask(self) -> np.ndarray:
         """(n_out, n_in) bool: the mask the authors multiply a dense weight with."""
         mask = np.zeros((self.n_out, self.n_in), dtype=bool)

@@ -1,11 +1,8 @@
-"""Which inputs an output is connected to: the paper's random expanders and the graphs they are compared with.
+"""Which inputs an output is connected to: the paper's random expanders, and unions of matchings.
 
 Draws use the raw 64-bit stream of numpy's PCG64, which numpy promises never to change, and plain arithmetic on it,
 so that a seed gives the same edges with every version of numpy and torch.
 """
-
-from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
@@ -35,13 +32,13 @@ def random_expander(
     Raises:
         XNetsError: a degree below 1 or above what the other side has, an unknown side, a negative seed.
     """
-    _check_sizes(n_in, n_out)
+    check_sizes(n_in, n_out)
     if side not in SIDES:
         raise XNetsError(f"side must be one of {', '.join(SIDES)}, not {side!r}.")
     if side == "smaller":
         side = "output" if n_in > n_out else "input"
     draws, others = (n_out, n_in) if side == "output" else (n_in, n_out)
-    _check_degree(degree, others, "input" if side == "output" else "output")
+    check_degree(degree, others, "input" if side == "output" else "output")
     seed = checked_seed(seed, "graph seed")
     choice = _choose(draws, others, degree, seed, replace)
     how = "-with-replacement" if replace else ""
@@ -51,23 +48,14 @@ def random_expander(
     return BipartiteGraph.from_edges(inputs, choice.ravel(), n_in, n_out, seed, "random-by-input" + how)
 
 
-def grouped_graph(n_in: int, n_out: int, groups: int) -> BipartiteGraph:
-    """The graph of a grouped convolution: `groups` complete bipartite blocks, disconnected from one another."""
-    _check_sizes(n_in, n_out)
-    if groups < 1 or n_in % groups or n_out % groups:
-        raise XNetsError(f"{groups} groups do not divide {n_in} inputs and {n_out} outputs.")
-    first = np.arange(n_out) // (n_out // groups) * (n_in // groups)
-    return BipartiteGraph.from_neighbours(first[:, None] + np.arange(n_in // groups), n_in, None, "grouped")
-
-
 def union_of_matchings(n_in: int, n_out: int, degree: int, seed: int) -> BipartiteGraph:
     """A union of random matchings: every output has D inputs and the inputs' degrees differ by at most one.
 
     Both sides are exactly regular where n_in divides n_out * D, as Theorems 1 and 2 of the paper assume
     (random_expander is regular on the outputs only). Repeated edges are removed by random degree-keeping swaps.
     """
-    _check_sizes(n_in, n_out)
-    _check_degree(degree, n_in, "input")
+    check_sizes(n_in, n_out)
+    check_degree(degree, n_in, "input")
     seed = checked_seed(seed, "graph seed")
     if 2 * degree > n_in:  # the complement of such a graph is one too, and sparse enough to repair quickly
         if degree == n_in:
@@ -82,23 +70,6 @@ def union_of_matchings(n_in: int, n_out: int, degree: int, seed: int) -> Biparti
     neighbours = np.argsort(keys, axis=1, kind="stable").ravel()[:slots].reshape(degree, n_out).T.copy()
     _swap_away_double_edges(neighbours, stream)
     return BipartiteGraph.from_neighbours(neighbours, n_in, seed, "matchings")
-
-
-# What a layer or a model may be asked for by name: (n_in, n_out, degree, seed) -> graph.
-CONSTRUCTIONS: dict[str, Callable[[int, int, int, int], BipartiteGraph]] = {
-    "random": random_expander,
-    "random-with-replacement": partial(random_expander, replace=True),
-    "random-by-input": partial(random_expander, side="input"),
-    "random-by-smaller-side": partial(random_expander, side="smaller"),
-    "matchings": union_of_matchings,
-}
-
-
-def sample_graph(construction: str, n_in: int, n_out: int, degree: int, seed: int) -> BipartiteGraph:
-    """The graph that `construction`, a name in CONSTRUCTIONS, draws with `seed`."""
-    if construction not in CONSTRUCTIONS:
-        raise XNetsError(f"Unknown graph {construction!r}; there are {', '.join(CONSTRUCTIONS)}.")
-    return CONSTRUCTIONS[construction](n_in, n_out, degree, seed)
 
 
 def _choose(rows: int, n: int, degree: int, seed: int, replace: bool) -> np.ndarray:
@@ -142,12 +113,14 @@ def _swap_away_double_edges(neighbours: np.ndarray, stream: np.random.PCG64) -> 
                 neighbours[row, column], neighbours[other_row, other_column] = other, mine
 
 
-def _check_sizes(n_in: int, n_out: int) -> None:
+def check_sizes(n_in: int, n_out: int) -> None:
+    """Raise XNetsError unless both are whole numbers >= 1."""
     if not all(isinstance(n, int | np.integer) and n >= 1 for n in (n_in, n_out)):
         raise XNetsError(f"A layer needs at least one input and one output, not {n_in} and {n_out}.")
 
 
-def _check_degree(degree: int, most: int, other_side: str) -> None:
+def check_degree(degree: int, most: int, other_side: str = "input") -> None:
+    """Raise XNetsError unless `degree` is a whole number from 1 to `most`, the channels of the other side."""
     if not isinstance(degree, int | np.integer) or not 1 <= degree <= most:
         raise XNetsError(
             f"degree must be a whole number between 1 and {most}, the number of {other_side} channels, not {degree}."

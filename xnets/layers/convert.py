@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from torch import nn
 
 from xnets.errors import XNetsError
-from xnets.graphs import sample_graph
+from xnets.graphs import find_construction
 from xnets.layers.expander import ExpanderConv2d, ExpanderLayer, ExpanderLinear
 from xnets.layers.initialise import checked_init
-from xnets.seeds import derive_seed
+from xnets.seeds import checked_seed, derive_seed
 
 
 def expand_model(
@@ -39,7 +39,8 @@ def expand_model(
     Raises:
         XNetsError: a name in `keep` that the model lacks; a layer whose fan-in is below `compression`.
     """
-    sample_graph(graph, 1, 1, 1, seed)  # a wrong name or seed is not the fault of the layer that meets it first
+    find_construction(graph)  # a wrong name or seed is not the fault of the layer that meets it first
+    checked_seed(seed, "graph seed")
     checked_init(init)
     model = copy.deepcopy(model)
     modules = list(model.named_modules(remove_duplicate=False))

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from xnets.errors import XNetsError
-from xnets.graphs import BipartiteGraph, sample_graph
+from xnets.graphs import CONSTRUCTIONS, BipartiteGraph, find_construction, sample_graph
+from xnets.layers.choice import AUTO, Call, checked_kernel, compute
 from xnets.layers.initialise import checked_init, initialise_expander
-from xnets.layers.kernels import Convolution, Edges, find_kernel, to_dense_weight
+from xnets.layers.kernels import Convolution, Edges, to_dense_weight
 from xnets.seeds import checked_seed
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -46,8 +47,7 @@ class ExpanderLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.n_in, self.n_out, self.window, self.block = n_in, n_out, window, block
-        self.init, self.kernel = checked_init(init), kernel
-        find_kernel(kernel)
+        self.init, self.kernel = checked_init(init), checked_kernel(kernel)
         if block < 1 or n_out % block:
             raise XNetsError(f"block must divide the {n_out} outputs, and {block} does not.")
         if isinstance(graph, BipartiteGraph):
@@ -59,19 +59,22 @@ class ExpanderLayer(nn.Module):
         else:
             if seed is None:  # follows torch.manual_seed, and is kept in `seed` so that the graph can be drawn again
                 seed = int(torch.randint(2**62, (), device="cpu").item())
+            drawn = find_construction(graph)
             self._given, self.construction, self.seed = None, graph, checked_seed(seed, "graph seed")
             degree = self._chosen_degree(degree, compression)
         # A meta tensor has no values, so a regular graph need not be sampled for it; to_empty() and
         # reset_parameters() draw it later.
         on_meta = torch.device(device or torch.get_default_device()).type == "meta"
-        names_regular = self.construction in ("random", "random-with-replacement", "matchings")
         self._drawn_degree = degree
-        sampled = None if on_meta and names_regular and self._given is None else self._sample()
-        # where inputs draw, the outputs' degrees may agree by luck; shapes do not hang on that
-        self.regular = sampled is None or (sampled.degree is not None and sampled.construction != "random-by-input")
+        sampled = None if on_meta and self._given is None and drawn.regular else self._sample()
+        if sampled is None:
+            self.regular, self._double_edges = True, drawn.may_repeat
+        else:  # where inputs draw, the outputs' degrees may agree by luck; shapes do not hang on that
+            by = CONSTRUCTIONS.get(sampled.construction)
+            self.regular = sampled.degree is not None and (by is None or by.regular)
+            self._double_edges = sampled.has_double_edges
         if block > 1 and not self.regular:
             raise XNetsError("block > 1 needs a graph whose outputs all have the same degree.")
-        self._double_edges = sampled.has_double_edges if sampled else self.construction == "random-with-replacement"
         self.degree = degree if self.regular else None
         filters = (n_out, degree) if self.regular else (sampled.n_edges,)
         index = (n_out // block, degree) if self.regular else (2, sampled.n_edges)
@@ -95,7 +98,8 @@ class ExpanderLayer(nn.Module):
         if (degree is None) == (compression is None):
             raise XNetsError("Give exactly one of degree (inputs of an output) and compression (n_in // degree).")
         # where inputs draw, the degree is an input's: the outputs it feeds
-        most = self.n_out // self.block if self.construction == "random-by-input" else self.n_in
+        by_input = find_construction(self.construction).drawn_by == "input"
+        most = self.n_out // self.block if by_input else self.n_in
         if degree is None:
             if not 1 <= compression <= most:
                 raise XNetsError(
@@ -185,7 +189,8 @@ class ExpanderConv2d(ExpanderLayer):
         seed: graph seed; left out, it follows torch.manual_seed. `layer.seed` has it.
         block: outputs that share one list of neighbours: 1 for the paper's graphs.
         init: "torch", "sparse-aware" or "authors"; see xnets.layers.initialise.
-        kernel: how it is computed; see xnets.layers.kernels.
+        kernel: "auto" (the fastest on this machine, measured once), or a name in xnets.layers.KERNELS; where that one
+            cannot compute the layer, "dense" does.
 
     Raises:
         XNetsError: a compression or degree that does not fit the fan-in, a graph of another size, unknown names.
@@ -208,7 +213,7 @@ class ExpanderConv2d(ExpanderLayer):
         seed: int | None = None,
         block: int = 1,
         init: str = "torch",
-        kernel: str = "dense",
+        kernel: str = AUTO,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -229,17 +234,20 @@ class ExpanderConv2d(ExpanderLayer):
         self.stride, self.dilation, self.padding_mode = _pair(stride), _pair(dilation), padding_mode
         self.padding = padding if isinstance(padding, str) else _pair(padding)
 
+    def call(self, x: Tensor) -> Call:
+        """What a kernel is asked to compute for x (N, C_in, H, W)."""
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            x, padding = F.pad(x, self._border(), mode=self.padding_mode), (0, 0)
+        return Call(x, self.weight, self.bias, self.edges, Convolution(self.stride, padding, self.dilation))
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) or (C_in, H, W) -> the same with C_out channels."""
         if x.dim() not in (3, 4) or x.shape[-3] != self.in_channels:
             raise XNetsError(f"Expected input ([N,] {self.in_channels}, H, W), not {tuple(x.shape)}.")
-        batch = x if x.dim() == 4 else x.unsqueeze(0)
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            batch, padding = F.pad(batch, self._border(), mode=self.padding_mode), (0, 0)
-        how = Convolution(self.stride, padding, self.dilation)
-        y = find_kernel(self.kernel).conv2d(batch, self.weight, self.bias, self.edges, how)
-        return y if x.dim() == 4 else y.squeeze(0)
+        if x.dim() == 3:
+            return compute(self.kernel, self.call(x.unsqueeze(0))).squeeze(0)
+        return compute(self.kernel, self.call(x))
 
     def _border(self) -> list[int]:
         """Left, right, top, bottom, for F.pad."""
@@ -287,7 +295,7 @@ class ExpanderLinear(ExpanderLayer):
         seed: int | None = None,
         block: int = 1,
         init: str = "torch",
-        kernel: str = "dense",
+        kernel: str = AUTO,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -296,11 +304,15 @@ class ExpanderLinear(ExpanderLayer):
         )
         self.in_features, self.out_features = in_features, out_features
 
+    def call(self, x: Tensor) -> Call:
+        """What a kernel is asked to compute for x (..., in_features)."""
+        return Call(x, self.weight, self.bias, self.edges, None)
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
         if x.shape[-1:] != (self.in_features,):
             raise XNetsError(f"Expected input (..., {self.in_features}), not {tuple(x.shape)}.")
-        return find_kernel(self.kernel).linear(x, self.weight, self.bias, self.edges)
+        return compute(self.kernel, self.call(x))
 
     @torch.no_grad()
     def to_dense(self) -> nn.Linear:

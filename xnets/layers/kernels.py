@@ -1,4 +1,4 @@
-"""How a condensed layer is computed. A kernel is one object with two methods; faster ones register beside these.
+"""How a condensed layer is computed. A kernel is one object; faster ones register beside these.
 
 The condensed weight holds one k x k filter per edge and nothing else:
     regular graph    weight (n_out, D, *k)   index (n_out / block, D), the sorted inputs of each output (or block)
@@ -34,7 +34,16 @@ class Convolution(NamedTuple):
 
 
 class Kernel(Protocol):
-    """One way to compute a layer. Both methods are differentiable in x, weight and bias."""
+    """One way to compute a layer, differentiable in x, weight and bias. `how` is None for a linear layer."""
+
+    competes: bool  # whether "auto" measures it; a reference kernel does not
+    device: str | None  # the only kind it is for, "cpu" or "cuda"
+
+    def refuses(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> str:
+        """Why it does not compute this layer, in a few words; "" if it does."""
+
+    def prefers(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> bool:
+        """Whether it is likely faster than dense, for where nothing can be measured; asked if it does not refuse."""
 
     def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, how: Convolution) -> Tensor:
         """(N, n_in, H, W) -> (N, n_out, H', W')."""
@@ -62,6 +71,17 @@ def to_dense_weight(weight: Tensor, edges: Edges) -> Tensor:
 class DenseKernel:
     """Scatter the weight to a dense one and let cuDNN, oneDNN or BLAS do the rest: correct for every case."""
 
+    competes = True
+    device = None
+
+    def refuses(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> str:
+        """Nothing: what no other kernel computes is its."""
+        return ""
+
+    def prefers(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> bool:
+        """Never faster than itself."""
+        return False
+
     def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, how: Convolution) -> Tensor:
         """See Kernel."""
         return F.conv2d(x, to_dense_weight(weight, edges), bias, how.stride, how.padding, how.dilation)
@@ -76,6 +96,17 @@ class Algorithm1Kernel:
 
     A reference to read and to test against: the selected channels take n_out D / n_in times the input's memory.
     """
+
+    competes = False
+    device = None
+
+    def refuses(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> str:
+        """Nothing."""
+        return ""
+
+    def prefers(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> bool:
+        """Never: it is slow."""
+        return False
 
     def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, how: Convolution) -> Tensor:
         """See Kernel."""

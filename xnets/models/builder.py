@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from xnets.errors import XNetsError
-from xnets.graphs import CONSTRUCTIONS
+from xnets.graphs import find_construction
 from xnets.layers import ExpanderConv2d, ExpanderLinear
 from xnets.layers.initialise import checked_init, initialise_convolution
 from xnets.seeds import derive_seed
@@ -42,8 +42,7 @@ class Builder:
     _layers: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        if self.graph not in CONSTRUCTIONS:  # a dense network too: the name is part of a run
-            raise XNetsError(f"Unknown graph {self.graph!r}; there are {', '.join(CONSTRUCTIONS)}.")
+        find_construction(self.graph)  # a dense network too: the name is part of a run
         checked_init(self.conv_init)
         checked_init(self.linear_init)
         if self.narrow < 1 or self.drop_strides < 0:

@@ -95,7 +95,9 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
         history, first_step = state["history"], state["step"]
-        if group.rank == 0:  # it has the sums over all ranks; who holds them is all one, float64 adds losses exactly
+        if group.rank == 0:
+            # The sums over all ranks. Who holds them moves at most the last bits of train_loss, and no weight: float64
+            # adds float32 losses without rounding while the sum is below 2^29 times the smallest of them.
             sums = state["sums"]
         for record in history:
             tell(record)

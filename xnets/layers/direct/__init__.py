@@ -1,7 +1,8 @@
 """Kernels for CPUs that take the sparse graph as it is: compiled for the machine at run time, by llvmlite.
 
-AVAILABLE says whether llvmlite is installed (`pip install xnets[fast]`). fp32, 1x1 and 3x3 convolutions of stride 1
-or 2 whose padding keeps the image's size (or halves it), and linear layers; everything else is the dense kernel's.
+AVAILABLE says whether llvmlite is installed (`pip install xnets[fast]`); without it they refuse every layer. fp32, 1x1
+and 3x3 convolutions of stride 1 or 2 whose padding keeps the image's size (or halves it), and linear layers; everything
+else is the dense kernel's.
 """
 
 import importlib.util
@@ -9,7 +10,7 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from xnets.layers.kernels import Convolution, DenseKernel, Edges
+from xnets.layers.kernels import Convolution, Edges
 
 try:
     AVAILABLE = importlib.util.find_spec("llvmlite") is not None
@@ -19,37 +20,65 @@ MOST = 2**31  # positions are int32
 
 
 class DirectKernel:
-    """Computes along the edges; hands what it does not cover to DenseKernel. See kernels.Kernel."""
+    """Computes along the edges; see kernels.Kernel."""
 
-    def __init__(self) -> None:
-        self.dense = DenseKernel()
+    competes = True
+    device = "cpu"
+
+    def refuses(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> str:
+        """See Kernel."""
+        return why_not(x, weight, edges, how)
+
+    def prefers(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> bool:
+        """3x3 at any compression, 1x1 and linear from 3 on: what was measured on AVX-512 machines."""
+        return (weight.dim() == 4 and weight.shape[2] > 1) or edges.index.shape[1] * 3 <= edges.n_in
 
     def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, how: Convolution) -> Tensor:
         """See Kernel."""
-        if not supports(x, weight, edges, how):
-            return self.dense.conv2d(x, weight, bias, edges, how)
         return _with_bias(x, weight, bias, edges, (-1, 1, 1), how.stride[0])
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges) -> Tensor:
         """See Kernel."""
-        if not supports(x, weight, edges):
-            return self.dense.linear(x, weight, bias, edges)
         flat = x.reshape(-1, edges.n_in)
         return _with_bias(flat, weight, bias, edges, (-1,)).view(*x.shape[:-1], edges.n_out)
 
 
-def supports(x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None = None) -> bool:
-    """Whether DirectKernel computes this layer itself."""
-    plain = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
-    if not plain or not edges.regular or torch.is_autocast_enabled("cpu"):
-        return False
-    if not x.is_contiguous() or x.numel() == 0 or max(x.numel(), weight.numel()) >= MOST:
-        return False
+def vectors_here() -> str:
+    """What the kernels are compiled for on this machine, in words."""
+    if not AVAILABLE:
+        return "no direct kernels: llvmlite is not installed"
+    from xnets.layers.direct.jit import vector_width
+
+    names = {16: "AVX-512", 8: "AVX2"}
+    return f"direct kernels of {vector_width()} floats a vector ({names.get(vector_width(), 'any 64-bit CPU')})"
+
+
+def why_not(x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None = None) -> str:
+    """Why DirectKernel cannot compute this layer; "" if it can."""
+    if not AVAILABLE:
+        return "llvmlite is not installed"
+    if x.device.type != "cpu" or weight.device.type != "cpu":
+        return f"only on a CPU, not on {x.device.type}"
+    if torch.is_autocast_enabled("cpu"):
+        return "not under autocast"
+    if not x.dtype == weight.dtype == torch.float32:
+        return f"only float32, not {str(x.dtype).removeprefix('torch.')}"
+    if not edges.regular:
+        return "only where all outputs have one degree"
+    if x.numel() == 0 or max(x.numel(), weight.numel()) >= MOST:
+        return "not for empty or very large tensors"
+    if not x.is_contiguous() and not (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
+        return "only on contiguous or channels_last input"
     if how is None:
-        return True
+        return ""
     window = tuple(weight.shape[2:])
-    keeps = {(1, 1): ((0, 0), "same", "valid"), (3, 3): ((1, 1), "same")}.get(window, ())
-    return how.stride in ((1, 1), (2, 2)) and how.dilation == (1, 1) and how.padding in keeps
+    if window not in ((1, 1), (3, 3)) or how.dilation != (1, 1):
+        return f"only 1x1 and 3x3, not {'x'.join(map(str, window))} with dilation {how.dilation}"
+    if how.padding not in {(1, 1): ((0, 0), "same", "valid"), (3, 3): ((1, 1), "same")}[window]:
+        return f"not with padding {how.padding}"
+    if how.stride not in ((1, 1), (2, 2)):
+        return f"not with stride {how.stride}"
+    return ""
 
 
 def _with_bias(

@@ -15,27 +15,30 @@ from xnets.layers.direct.adjacency import adjacency_of
 
 @torch.library.custom_op("xnets::direct", mutates_args=())
 def direct(x: Tensor, weight: Tensor, index: Tensor, stride: int = 1) -> Tensor:
-    """The layer's output, without bias."""
+    """The layer's output, without bias, in x's layout."""
     adjacency = adjacency_of(index, x.shape[1], weight.shape[0])
-    x, weight = x.contiguous(), weight.contiguous()
-    size = _size(x, stride)
+    size, weight = _size(x, stride), weight.contiguous()
     if weight.shape[2:] == (3, 3):
-        return run.window_product(x, weight, adjacency, False, size, stride)
-    y = run.pointwise_product(_columns(_seen(x, stride)), weight, adjacency, False)
+        return _laid_out(run.window_product(x.contiguous(), weight, adjacency, False, size, stride), _layout(x))
+    y = run.pointwise_product(_columns(_seen(x, stride), _layout(x)), weight, adjacency, False)
     return _from_columns(y, x.shape[0], size)
 
 
 @torch.library.custom_op("xnets::direct_input_gradient", mutates_args=())
-def direct_input_gradient(dy: Tensor, weight: Tensor, index: Tensor, size: list[int], stride: int = 1) -> Tensor:
-    """Gradient of x, whose sizes but the first are `size`: the same product with the transposed graph."""
+def direct_input_gradient(
+    dy: Tensor, weight: Tensor, index: Tensor, size: list[int], stride: int = 1, last: bool = False
+) -> Tensor:
+    """Gradient of x, whose sizes but the first are `size`: times the transposed graph. last: channels_last."""
     adjacency = adjacency_of(index, size[0], weight.shape[0])
-    dy, weight = dy.contiguous(), weight.contiguous()
+    layout, weight = torch.channels_last if last else torch.contiguous_format, weight.contiguous()
     if weight.shape[2:] == (3, 3):
-        return run.window_product(dy, weight, adjacency, True, tuple(size[1:]), stride)
-    dx = _from_columns(run.pointwise_product(_columns(dy), weight, adjacency, True), dy.shape[0], dy.shape[2:])
+        dx = run.window_product(dy.contiguous(), weight, adjacency, True, tuple(size[1:]), stride)
+        return _laid_out(dx, layout)
+    y = run.pointwise_product(_columns(dy, layout), weight, adjacency, True)
+    dx = _from_columns(y, dy.shape[0], dy.shape[2:])
     if stride == 1:
         return dx
-    whole = dy.new_zeros(dy.shape[0], *size)
+    whole = torch.empty(dy.shape[0], *size, memory_format=layout).zero_()
     whole[:, :, ::stride, ::stride] = dx
     return whole
 
@@ -44,11 +47,10 @@ def direct_input_gradient(dy: Tensor, weight: Tensor, index: Tensor, size: list[
 def direct_weight_gradient(dy: Tensor, x: Tensor, index: Tensor, window: list[int], stride: int = 1) -> Tensor:
     """Gradient of the weight, at the edges alone."""
     adjacency = adjacency_of(index, x.shape[1], dy.shape[1])
-    dy, x = dy.contiguous(), x.contiguous()
     if window == [3, 3]:
-        return run.window_weight_gradient(dy, x, adjacency, stride)
-    gradient = run.pointwise_weight_gradient(_columns(dy), _columns(_seen(x, stride)), adjacency)
-    return gradient.view(*adjacency.index.shape, *window)
+        return run.window_weight_gradient(dy.contiguous(), x.contiguous(), adjacency, stride)
+    columns = _columns(dy, _layout(x)), _columns(_seen(x, stride), _layout(x))
+    return run.pointwise_weight_gradient(*columns, adjacency).view(*adjacency.index.shape, *window)
 
 
 def _size(x: Tensor, stride: int) -> tuple[int, ...]:
@@ -56,28 +58,47 @@ def _size(x: Tensor, stride: int) -> tuple[int, ...]:
     return tuple((n - 1) // stride + 1 for n in x.shape[2:])
 
 
+def _layout(x: Tensor) -> torch.memory_format:
+    """Of an image; channels_last only where it is that and nothing else."""
+    if x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def _laid_out(x: Tensor, layout: torch.memory_format) -> Tensor:
+    return x.contiguous(memory_format=layout)
+
+
 def _seen(x: Tensor, stride: int) -> Tensor:
     """The pixels that a 1x1 convolution sees."""
-    return x if stride == 1 else x[:, :, ::stride, ::stride].contiguous()
+    return x if stride == 1 else x[:, :, ::stride, ::stride]
 
 
-def _columns(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, H W); (N, C) -> (1, C, N)."""
-    return x.t().contiguous().unsqueeze(0) if x.dim() == 2 else x.flatten(2)
+def _columns(x: Tensor, layout: torch.memory_format) -> run.Columns:
+    """Of an image (N, C, H, W) in that layout, or of a batch (N, C)."""
+    if x.dim() == 2:
+        return run.Columns(x.contiguous(), True)
+    x = _laid_out(x, layout)
+    if layout == torch.channels_last:
+        return run.Columns(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]), True)
+    return run.Columns(x.flatten(2), False)
 
 
-def _from_columns(y: Tensor, images: int, size: tuple[int, ...]) -> Tensor:
-    return y.view(images, -1, *size) if size else y[0].t().contiguous()
+def _from_columns(y: run.Columns, images: int, size: tuple[int, ...]) -> Tensor:
+    """(images, C, *size)."""
+    if y.last and size:
+        return y.values.view(images, *size, y.channels).permute(0, 3, 1, 2)
+    return y.values.view(images, y.channels, *size)
 
 
 @direct.register_fake
 def _(x: Tensor, weight: Tensor, index: Tensor, stride: int = 1) -> Tensor:
-    return x.new_empty(x.shape[0], weight.shape[0], *_size(x, stride))
+    return _laid_out(x.new_empty(x.shape[0], weight.shape[0], *_size(x, stride)), _layout(x))
 
 
 @direct_input_gradient.register_fake
-def _(dy: Tensor, weight: Tensor, index: Tensor, size: list[int], stride: int = 1) -> Tensor:
-    return dy.new_empty(dy.shape[0], *size)
+def _(dy: Tensor, weight: Tensor, index: Tensor, size: list[int], stride: int = 1, last: bool = False) -> Tensor:
+    return _laid_out(dy.new_empty(dy.shape[0], *size), torch.channels_last if last else torch.contiguous_format)
 
 
 @direct_weight_gradient.register_fake
@@ -93,7 +114,8 @@ def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, int], output: Tensor) 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
     x, weight, index = ctx.saved_tensors
     need_x, need_weight = ctx.needs_input_grad[:2]
-    dx = direct_input_gradient(dy, weight, index, list(x.shape[1:]), ctx.stride) if need_x else None
+    last = _layout(x) == torch.channels_last
+    dx = direct_input_gradient(dy, weight, index, list(x.shape[1:]), ctx.stride, last) if need_x else None
     dw = direct_weight_gradient(dy, x, index, list(weight.shape[2:]), ctx.stride) if need_weight else None
     return dx, dw, None, None
 

@@ -5,6 +5,7 @@ images if need be. Of each tile all input channels are packed to rows of `tile` 
 multiply and the tile stays in the cache while all outputs pass over it.
 """
 
+from xnets.layers.direct.columns import move_columns
 from xnets.layers.direct.ir import Function
 
 AHEAD = 8  # rows that are called into the cache before they are copied
@@ -39,9 +40,12 @@ def _copy_rows(code: Function, rows: str | int, source: str, from_step: str | in
 
 
 def move_tile(code: Function, image: str, channels: str, top: str | int, count: str | int, packed: str, tile: int,
-              first: str, length: str, into: bool) -> None:  # fmt: skip
+              first: str, length: str, into: bool, last: bool) -> None:  # fmt: skip
     """Channels [top, top + count) of columns [first, first + length) of `image` (N, channels, pixels) to or from
-    `packed` (channels, tile): one piece for each image the tile touches."""
+    `packed` (channels, tile): one piece for each image the tile touches. `last`: image is (columns, channels)."""
+    if last:
+        move_columns(code, image, channels, top, count, packed, tile, first, length, into)
+        return
     n, done = code.fresh(), code.variable(0)
     code.emit(f"br label %piece{n}")
     code.lines.append(f"piece{n}:")
@@ -63,10 +67,11 @@ def move_tile(code: Function, image: str, channels: str, top: str | int, count: 
     code.lines.append(f"moved{n}:")
 
 
-def forward(group: int, gather: bool, vectors: int, width: int) -> Function:
+def forward(group: int, gather: bool, last: bool, vectors: int, width: int) -> Function:
     """y = sparse @ x for tiles [t0, t1) and groups of outputs [g0, g1).
 
-    x (N, n_in, pixels), y (N, rows, pixels); rows = outputs, padded in `outputs` (tile, groups x group).
+    x (N, n_in, pixels), y (N, rows, pixels), or (columns, n_in) and (columns, rows) with `last`; rows = outputs, padded
+    in `outputs` (tile, groups x group).
     edges, counts, where and order are those of adjacency.Grouped; weights are in that order already, or, with
     `gather`, in the layer's own: where there is but one tile, sorting them first would cost more than it saves.
     """
@@ -81,7 +86,7 @@ def forward(group: int, gather: bool, vectors: int, width: int) -> Function:
     with code.loop("%t0", "%t1") as t:
         first = code.mul(t, tile)
         length = code.least(tile, code.sub("%columns", first))
-        move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, into=True)
+        move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, True, last)
         with code.loop(0, "%chunks") as chunk:
             fresh = code.op(f"icmp eq i64 {chunk}, 0")
             offset = code.mul(chunk, groups)
@@ -90,7 +95,7 @@ def forward(group: int, gather: bool, vectors: int, width: int) -> Function:
         # outputs of these groups only: other threads may hold the others
         top = code.mul("%g0", group)
         bottom = code.least(code.mul("%g1", group), "%rows")
-        move_tile(code, "%y", "%rows", top, code.sub(bottom, top), "%outputs", tile, first, length, into=False)
+        move_tile(code, "%y", "%rows", top, code.sub(bottom, top), "%outputs", tile, first, length, False, last)
     return code
 
 
@@ -138,12 +143,12 @@ def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: i
             code.store(code.plus(total, unless(code, fresh, code.load(there))), there)
 
 
-def weight_gradient(vectors: int, width: int) -> Function:
+def weight_gradient(last: bool, vectors: int, width: int) -> Function:
     """gradient (n_out x degree,) of the weight, for outputs [o0, o1), summed over all columns.
 
-    x (N, n_in, pixels), dy (N, n_out, pixels). Output o has in chunk c of the inputs the edges bounds[o, c] ...
-    bounds[o, c + 1], with inputs index[e]: a chunk of a tile stays close to the core. `inputs` and `outputs` hold one
-    tile each, with zeros where the last is not full.
+    x (N, n_in, pixels), dy (N, n_out, pixels), or (columns, n_in) and (columns, n_out) with `last`. Output o has in
+    chunk c of the inputs the edges bounds[o, c] ... bounds[o, c + 1], with inputs index[e]: a chunk of a tile stays
+    close to the core. `inputs` and `outputs` hold one tile each, with zeros where the last is not full.
     """
     code = Function(
         "weight_gradient",
@@ -159,8 +164,8 @@ def weight_gradient(vectors: int, width: int) -> Function:
             for name, rows in (("%inputs", "%n_in"), ("%outputs", "%n_out")):
                 with code.loop(0, code.mul(rows, tile), width) as i:
                     code.store("zeroinitializer", code.at(name, i))
-        move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, into=True)
-        move_tile(code, "%dy", "%n_out", 0, "%n_out", "%outputs", tile, first, length, into=True)
+        move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, True, last)
+        move_tile(code, "%dy", "%n_out", 0, "%n_out", "%outputs", tile, first, length, True, last)
         fresh = code.op(f"icmp eq i64 {first}, 0")
         # few outputs at a time, whose edges' pages stay known to the processor
         with (

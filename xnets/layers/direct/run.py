@@ -22,14 +22,40 @@ STRIP = 192 * 1024  # floats of packed images under one tile of a window product
 NEAR = 16 * 1024  # floats of input that shall stay close to the core
 
 
-def pointwise_product(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool) -> Tensor:
-    """x (N, columns of the matrix, pixels) -> (N, its rows, pixels); the matrix is n_out x n_in, or its transpose."""
-    images, n, pixels = x.shape
+class Columns(NamedTuple):
+    """What 1x1 convolutions and linear layers take and give: `values` (N, channels, pixels), or, with channels `last`,
+    (columns, channels), a column being a pixel of an image or a row of a batch."""
+
+    values: Tensor
+    last: bool
+
+    @property
+    def channels(self) -> int:
+        """Floats of a column."""
+        return self.values.shape[1]
+
+    @property
+    def count(self) -> int:
+        """Of columns."""
+        return self.values.numel() // self.channels
+
+    @property
+    def pixels(self) -> int:
+        """Of an image."""
+        return self.count if self.last else self.values.shape[2]
+
+    def like(self, channels: int) -> "Columns":
+        """The same with other channels, not set yet."""
+        return Columns(self.values.new_empty(self.values.shape[0], channels, *self.values.shape[2:]), self.last)
+
+
+def pointwise_product(x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool) -> Columns:
+    """x with the columns of the matrix for channels -> the same with its rows; n_out x n_in, or its transpose."""
+    n, columns, width = x.channels, x.count, vector_width()
     rows = adjacency.n_in if transposed else adjacency.n_out
-    columns, width = images * pixels, vector_width()
     tile = min(4, -(-columns // width)) * width
     threads = threads_for(weight.numel() * columns)
-    y = x.new_empty(images, rows, pixels)
+    y = x.like(rows)
     group = 1 if transposed else max(g for g in (1, 2, 3, 4) if adjacency.block % g == 0)
     if group > 1:
         _shared(x, weight.view(-1), adjacency, group, y, tile, threads)
@@ -41,58 +67,63 @@ def pointwise_product(x: Tensor, weight: Tensor, adjacency: Adjacency, transpose
     return y
 
 
-def _shared(x: Tensor, weight: Tensor, adjacency: Adjacency, group: int, y: Tensor, tile: int, threads: int) -> None:
-    (images, n, pixels), rows, width = x.shape, y.shape[1], vector_width()
+def _shared(x: Columns, weight: Tensor, adjacency: Adjacency, group: int, y: Columns, tile: int, threads: int) -> None:
+    n, rows, width = x.channels, y.channels, vector_width()
     chunks = min(-(-n * tile // CACHE), n)
     bounds = adjacency.bounds(False, chunks)
     sorted_weight = adjacency.rows.sorted(weight)
-    kernel = compiled(shared.forward, group, tile // width, width)
+    kernel = compiled(shared.forward, group, x.last, tile // width, width)
 
     def work(t0: int, t1: int, g0: int, g1: int) -> None:
-        with scratch(n * tile) as inputs, scratch(rows * tile) as outputs:
-            arrays = (x, sorted_weight, adjacency.rows.columns, bounds, y, inputs, outputs)
-            sizes = (n, rows, adjacency.degree, chunks, images * pixels, pixels)
+        with scratch((n + width) * tile) as inputs, scratch((rows + width) * tile) as outputs:
+            arrays = (x.values, sorted_weight, adjacency.rows.columns, bounds, y.values, inputs, outputs)
+            sizes = (n, rows, adjacency.degree, chunks, x.count, x.pixels)
             kernel(*(a.data_ptr() for a in arrays), t0, t1, g0, g1, *sizes)
 
-    in_parallel(work, _pieces(-(-images * pixels // tile), rows // group, threads))
+    in_parallel(work, _pieces(-(-x.count // tile), rows // group, threads))
 
 
 def _grouped(
-    x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Tensor, tile: int, threads: int
+    x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Columns, tile: int, threads: int
 ) -> None:
-    (images, n, pixels), rows, width, group = x.shape, y.shape[1], vector_width(), 4
-    tiles, groups = -(-images * pixels // tile), -(-rows // group)
+    n, rows, width, group = x.channels, y.channels, vector_width(), 4
+    tiles, groups = -(-x.count // tile), -(-rows // group)
     chunks = min(-(-n * tile // CACHE), n)
     gather = tiles <= 2
     sparse = adjacency.grouped(transposed, group, chunks)
     sorted_weight = weight if gather else weight.index_select(0, sparse.order)
-    kernel = compiled(pointwise.forward, group, gather, tile // width, width)
+    kernel = compiled(pointwise.forward, group, gather, x.last, tile // width, width)
 
     def work(t0: int, t1: int, g0: int, g1: int) -> None:
-        with scratch(n * tile) as inputs, scratch(groups * group * tile) as outputs:
-            arrays = (x, sorted_weight, sparse.columns, sparse.counts, sparse.where, sparse.order, y, inputs, outputs)
-            kernel(*(a.data_ptr() for a in arrays), t0, t1, g0, g1, n, rows, chunks, images * pixels, pixels)
+        with scratch((n + width) * tile) as inputs, scratch((groups * group + width) * tile) as outputs:
+            sparse_arrays = (sorted_weight, sparse.columns, sparse.counts, sparse.where, sparse.order)
+            arrays = (x.values, *sparse_arrays, y.values, inputs, outputs)
+            kernel(*(a.data_ptr() for a in arrays), t0, t1, g0, g1, n, rows, chunks, x.count, x.pixels)
 
     in_parallel(work, _pieces(tiles, groups, threads))
 
 
 def _segmented(
-    x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Tensor, tile: int, threads: int
+    x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Columns, tile: int, threads: int
 ) -> None:
-    (images, n, pixels), rows, width = x.shape, y.shape[1], vector_width()
-    tiles = -(-images * pixels // tile)
+    n, rows, width = x.channels, y.channels, vector_width()
+    tiles = -(-x.count // tile)
     block = min(1024, -(-rows // (threads if tiles < threads else 1)))  # sums of a block stay in the cache
     cut = adjacency.segments(transposed, NEAR // tile, block)
     gather = tiles <= 2 and cut.rows.order is not None
     sorted_weight, order = (weight, cut.rows.order) if gather else (cut.rows.sorted(weight), cut.spans)
     most = int((cut.spans[..., 1] - cut.spans[..., 0]).max()) if gather else 1
-    kernel = compiled(segments.forward, tile // width, gather, width)
+    kernel = compiled(segments.forward, x.last, tile // width, gather, width)
 
     def work(t0: int, t1: int, b0: int, b1: int) -> None:
-        with scratch(n * tile) as inputs, scratch(block * tile) as outputs, scratch(most) as some:
+        with (
+            scratch((n + width) * tile) as inputs,
+            scratch((block + width) * tile) as outputs,
+            scratch(most) as some,
+        ):
             graph = (cut.rows.columns, order, cut.slots, cut.lengths, cut.spans)
-            arrays = (x, sorted_weight, *graph, y, inputs, outputs, some)
-            sizes = (n, rows, block, cut.chunks, cut.longest, images * pixels, pixels)
+            arrays = (x.values, sorted_weight, *graph, y.values, inputs, outputs, some)
+            sizes = (n, rows, block, cut.chunks, cut.longest, x.count, x.pixels)
             kernel(*(a.data_ptr() for a in arrays), t0, t1, b0, b1, *sizes)
 
     in_parallel(work, _pieces(tiles, -(-rows // block), threads))
@@ -105,24 +136,23 @@ def _pieces(tiles: int, blocks: int, threads: int) -> list[tuple[int, int, int, 
     return [(0, tiles, *part) for part in parts(blocks, threads)]
 
 
-def pointwise_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency) -> Tensor:
-    """dy (N, n_out, pixels), x (N, n_in, pixels) -> (n_out, D)."""
-    images, n_in, pixels = x.shape
+def pointwise_weight_gradient(dy: Columns, x: Columns, adjacency: Adjacency) -> Tensor:
+    """Of columns in one layout -> (n_out, D)."""
+    n_in, columns, width = x.channels, x.count, vector_width()
     n_out, degree = adjacency.index.shape
-    columns, width = images * pixels, vector_width()
     vectors = min(8, -(-columns // width))
     tile = vectors * width
     # few inputs at a time, but several of each output
     chunk = max(NEAR // tile // 2, 24 * n_in // degree)
     chunks = -(-n_in // chunk)
-    kernel = compiled(pointwise.weight_gradient, vectors, width)
+    kernel = compiled(pointwise.weight_gradient, x.last, vectors, width)
     bounds, sparse = adjacency.bounds(False, chunks), adjacency.rows
-    gradient = x.new_empty(n_out, degree)
+    gradient = x.values.new_empty(n_out, degree)
 
     def work(o0: int, o1: int) -> None:
-        with scratch(n_in * tile) as inputs, scratch(n_out * tile) as outputs:
-            arrays = (x, dy, sparse.columns, bounds, gradient, inputs, outputs)
-            kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, chunks, columns, pixels)
+        with scratch((n_in + width) * tile) as inputs, scratch((n_out + width) * tile) as outputs:
+            arrays = (x.values, dy.values, sparse.columns, bounds, gradient, inputs, outputs)
+            kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, chunks, columns, x.pixels)
 
     in_parallel(work, parts(n_out, threads_for(gradient.numel() * columns)))
     if sparse.order is None:

@@ -11,13 +11,14 @@ from xnets.layers.direct.pointwise import move_tile
 FETCH = 8  # outputs ahead whose weights are called into the cache: a segment begins anywhere in memory
 
 
-def forward(vectors: int, gather: bool, width: int) -> Function:
+def forward(last: bool, vectors: int, gather: bool, width: int) -> Function:
     """y = sparse @ x for tiles [t0, t1) and blocks of `block` rows [b0, b1).
 
-    x (N, n_in, pixels), y (N, rows, pixels); weights and columns are those of adjacency.Rows, slots and lengths those
-    of adjacency.Segments. With `gather` the weights are in the layer's order, and those of a block and a chunk are
-    sorted by `order` to `sorted` first: where there is but one tile, to sort all would cost more than it saves.
-    inputs (n_in, tile), outputs (block, tile) and sorted (longest span) are scratch.
+    x (N, n_in, pixels), y (N, rows, pixels), or (columns, n_in) and (columns, rows) with `last`; weights and columns
+    are those of adjacency.Rows, slots and lengths those of adjacency.Segments. With `gather` the weights are in the
+    layer's order, and those of a block and a chunk are sorted by `order` to `sorted` first: where there is but one
+    tile, to sort all would cost more than it saves. inputs (n_in, tile), outputs (block, tile) and sorted (longest
+    span) are scratch.
     """
     code = Function(
         "segments",
@@ -29,7 +30,7 @@ def forward(vectors: int, gather: bool, width: int) -> Function:
     with code.loop("%t0", "%t1") as t:
         first = code.mul(t, tile)
         length = code.least(tile, code.sub("%all", first))
-        move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, into=True)
+        move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, True, last)
         with code.loop("%b0", "%b1") as b:
             top = code.mul(b, "%block")
             count = code.least("%block", code.sub("%rows", top))
@@ -51,7 +52,7 @@ def forward(vectors: int, gather: bool, width: int) -> Function:
                         _segment(code, s, n, weights, vectors, tile)
             # the scratch begins with row `top`
             shifted = code.at("%outputs", code.sub(0, code.mul(top, tile)))
-            move_tile(code, "%y", "%rows", top, count, shifted, tile, first, length, into=False)
+            move_tile(code, "%y", "%rows", top, count, shifted, tile, first, length, False, last)
     return code
 
 

@@ -7,7 +7,7 @@ from xnets.layers.direct.ir import Function
 from xnets.layers.direct.pointwise import move_tile, unless
 
 
-def forward(group: int, vectors: int, width: int) -> Function:
+def forward(group: int, last: bool, vectors: int, width: int) -> Function:
     """y = sparse @ x for tiles [t0, t1) and groups of outputs [g0, g1).
 
     x (N, n_in, pixels), y (N, n_out, pixels), weights (n_out, degree). Output o has in chunk c the edges bounds[o, c]
@@ -24,7 +24,7 @@ def forward(group: int, vectors: int, width: int) -> Function:
     with code.loop("%t0", "%t1") as t:
         first = code.mul(t, tile)
         length = code.least(tile, code.sub("%all", first))
-        move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, into=True)
+        move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, True, last)
         with code.loop(0, "%chunks") as chunk:
             fresh = code.op(f"icmp eq i64 {chunk}, 0")
             with code.loop("%g0", "%g1") as g:
@@ -33,7 +33,7 @@ def forward(group: int, vectors: int, width: int) -> Function:
                 _group(code, code.mul(g, group), start, stop, group, vectors, tile, fresh)
         top = code.mul("%g0", group)
         count = code.mul(code.sub("%g1", "%g0"), group)
-        move_tile(code, "%y", "%n_out", top, count, "%outputs", tile, first, length, into=False)
+        move_tile(code, "%y", "%n_out", top, count, "%outputs", tile, first, length, False, last)
     return code
 
 

@@ -1,0 +1,90 @@
+"""Memory of training: `make bench`, or python -m benchmarks.memory. Writes benchmarks/memory.csv.
+
+For each network, dense, with the authors' masked layers, and as an X-Net by "auto": the bytes of its parameters,
+gradients, momenta and buffers (graphs, masks, norms), and by how much two training steps raise a fresh process's
+largest resident set. Large blocks go back to the system when they are freed (MALLOC_MMAP_THRESHOLD_), so that it is
+what the step needs and not how glibc cuts it up.
+"""
+
+import argparse
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.networks import BATCHES
+from xnets.machine import cpu_name
+
+CSV = Path(__file__).with_suffix(".csv")
+COLUMNS = ["machine", "network", "batch", "method", "parameters", "state_mb", "buffers_mb", "step_peak_mb"]
+METHODS = ("dense", "masked", "X")
+
+
+def measure(name: str, method: str) -> list[object]:
+    """In this process: parameters, MB of parameters + gradients + momenta, MB of buffers, MB the steps add at most."""
+    import torch
+
+    from benchmarks.baselines import masked_twin
+    from benchmarks.networks import training_step
+    from xnets import ExpanderConv2d
+    from xnets.models import build, parse_name
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    parsed = parse_name(name)
+    for kernel in ("dense", "direct"):  # oneDNN and LLVM are loaded: what they take is no network's
+        layer = ExpanderConv2d(8, 8, 3, padding=1, compression=2, kernel=kernel)
+        layer(torch.ones(4, 8, 8, 8)).sum().backward()
+    before = _resident()
+    model = build(parsed.dense_twin if method == "dense" else name)
+    model = masked_twin(model) if method == "masked" else model
+    x = torch.randn(BATCHES[name], 3, parsed.image_size, parsed.image_size)
+    step = training_step(model, x, "auto" if method == "X" else "dense")
+    step()
+    step()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3 - before
+    parameters = sum(p.numel() for p in model.parameters())
+    buffers = sum(b.numel() * b.element_size() for b in model.buffers()) / 1e6
+    return [parameters, f"{3 * 4 * parameters / 1e6:.2f}", f"{buffers:.2f}", f"{peak:.0f}"]
+
+
+def _resident() -> float:
+    """MB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="*", default=list(BATCHES), choices=list(BATCHES))
+    parser.add_argument("--csv", type=Path, default=CSV)
+    parser.add_argument("--one", nargs=2, metavar=("NETWORK", "METHOD"), help="measure one in this process")
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(*options.one)))
+        return
+    machine = f"{cpu_name()}, {os.cpu_count()} cores"
+    rows = []
+    with tempfile.TemporaryDirectory() as cache:
+        for name in options.networks:
+            for method in METHODS:
+                command = [sys.executable, "-m", "benchmarks.memory", "--one", name, method]
+                for _ in range(1 + (method == "X")):  # the first measures kernels, dense ones too: not a usual step
+                    extra = {"XNETS_CACHE": cache, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+                    done = subprocess.run(
+                        command, capture_output=True, text=True, check=True, env={**os.environ, **extra}
+                    )
+                rows.append([machine, name, BATCHES[name], method, *json.loads(done.stdout)])
+                print(*rows[-1][1:], sep="  ", flush=True)
+    with options.csv.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Whole networks: `make bench`, or python -m benchmarks.networks [--threads 1]. Writes benchmarks/networks.csv.
+
+A training step (forward, backward, SGD with momentum) and inference of the paper's X-Nets against their dense twin, the
+same network with the authors' masked layers, and, for MobileNet, group convolutions; in turns in one run. Dense and
+grouped networks run in the faster of NCHW and channels_last.
+"""
+
+import argparse
+import csv
+import os
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from benchmarks.baselines import channels_last, masked_twin
+from benchmarks.timing import interleaved, ratio
+from xnets import for_inference, kernels
+from xnets.machine import cpu_name
+from xnets.models import build, parse_name
+
+CSV = Path(__file__).with_suffix(".csv")
+COLUMNS = [
+    "machine", "threads", "network", "batch", "pass", "method", "ms",
+    "to_dense", "to_dense_low", "to_dense_high", "to_masked", "to_masked_low", "to_masked_high", "n",
+]  # fmt: skip
+BATCHES = {
+    "X-VGG16-1": 64, "X-VGG16-2": 64, "X-DenseNet-BC-2-40-24": 16, "X-DenseNet-BC-30-40-200": 16,
+    "X-MobileNet-0.5-2": 32, "X-MobileNet-0.5-4": 32, "X-MobileNet-0.5-8": 32, "X-MobileNet-0.5-16": 32,
+    "X-ResNet-2-50": 8,
+}  # fmt: skip
+PASSES = ("training step", "inference")
+
+
+def training_step(model: nn.Module, x: torch.Tensor, kernel: str) -> Callable[[], object]:
+    """Forward, backward, update."""
+    model.train()
+    labels = torch.zeros(len(x), dtype=torch.long)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-6, momentum=0.9, weight_decay=1e-4, fused=True)
+
+    def step() -> None:
+        with kernels(kernel):
+            F.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def inference(model: nn.Module, x: torch.Tensor, kernel: str) -> Callable[[], object]:
+    """A forward pass in evaluation mode."""
+    model.eval()
+
+    def forward() -> None:
+        with torch.inference_mode(), kernels(kernel):
+            model(x)
+
+    return forward
+
+
+def competitors(name: str, x: torch.Tensor, what: str) -> dict[str, Callable[[], object]]:
+    """By method, one pass each. Every method has a network of its own, so that none warms another's memory."""
+    job = training_step if what == "training step" else inference
+    nhwc = x.contiguous(memory_format=torch.channels_last)
+    parsed = parse_name(name)
+    dense = build(parsed.dense_twin)
+    work = {
+        "dense": job(dense, x, "dense"),
+        "dense channels_last": job(channels_last(dense), nhwc, "dense"),
+        "masked": job(masked_twin(build(name)), x, "dense"),
+        "X, dense kernel": job(build(name), x, "dense"),
+        "X, auto": job(build(name), x, "auto"),
+    }
+    if parsed.family == "mobilenet":
+        groups = build(name.replace("X-", "G-"))
+        work["grouped"] = job(groups, x, "dense")
+        work["grouped channels_last"] = job(channels_last(groups), nhwc, "dense")
+    if what == "inference":
+        work["dense, for_inference"] = inference(for_inference(build(parsed.dense_twin).eval(), x), x, "auto")
+        work["X, for_inference"] = inference(for_inference(build(name).eval(), x), x, "auto")
+        if parsed.family == "mobilenet":
+            work["grouped, for_inference"] = inference(
+                for_inference(build(name.replace("X-", "G-")).eval(), x), x, "auto"
+            )
+    return work
+
+
+def measure(name: str, what: str, repeats: int) -> list[list]:
+    """Rows of the csv for one network and one kind of pass."""
+    batch, size = BATCHES[name], parse_name(name).image_size
+    x = torch.randn(batch, 3, size, size)
+    times = interleaved(competitors(name, x, what), repeats, f"{name}, {what}")
+    dense = [took for method, took in times.items() if method in ("dense", "dense channels_last")]
+    rows = []
+    for method, took in times.items():
+        to_dense, to_masked = ratio(took, dense), ratio(took, [times["masked"]])
+        numbers = [v for r in (to_dense, to_masked) for v in (r.median, r.low, r.high)]
+        rows.append([name, batch, what, method, f"{statistics.median(took):.2f}", *(f"{v:.3f}" for v in numbers)])
+    return rows
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--networks", nargs="*", default=list(BATCHES), choices=list(BATCHES))
+    parser.add_argument("--passes", nargs="*", default=list(PASSES), choices=list(PASSES))
+    parser.add_argument("--csv", type=Path, default=CSV)
+    options = parser.parse_args()
+    machine = f"{cpu_name()}, {os.cpu_count()} cores"
+    rows = []
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        for name in options.networks:
+            for what in options.passes:
+                torch.manual_seed(0)
+                measured = measure(name, what, options.repeats)
+                rows += [[machine, threads, *row, options.repeats] for row in measured]
+                said = "  ".join(f"{row[3]} {float(row[5]):.2f}" for row in measured)
+                print(f"{threads} threads  {name}, {what}, times dense: {said}", flush=True)
+    with options.csv.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

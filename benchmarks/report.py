@@ -1,0 +1,126 @@
+"""`make bench`'s last step: benchmarks/kernels.md and the figures from the csv files beside this file."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.drawings import NETWORK_METHODS, draw_layers, draw_networks
+
+HERE = Path(__file__).parent
+# What was asked of the forward pass, at C = 2, 4, 8, 16; of both passes together, 0.8 of it.
+TARGETS = {
+    "3x3 256@14": (1.6, 3.2, 5.5, 8.3), "3x3 512@4": (3.0, 5.4, 9.8, 17), "3x3 240-60@32": (1.5, 2.6, 3.8, 5.0),
+    "1x1 512@14": (1.0, 2.0, 3.5, 4.8), "1x1 1024@7": (1.0, 2.0, 3.8, 6.5), "1x1 600-240@32": (1.0, 1.6, 2.8, 3.0),
+    "linear 9216-4096": (1.0, 1.9, 3.5, 6.0),
+}  # fmt: skip
+COMPRESSIONS = (2, 4, 8, 16)
+PASSES = {"forward": 1.0, "forward+backward": 0.8}
+
+
+def read(name: str) -> pd.DataFrame:
+    """One of the csv files; "grouped" is the faster of its two layouts."""
+    frame = pd.read_csv(HERE / f"{name}.csv")
+    keys = [c for c in frame.columns if c in ("machine", "threads", "layer", "network", "pass", "compression")]
+    frame["method"] = frame["method"].str.replace("grouped channels_last", "grouped")
+    return frame.sort_values("ms").drop_duplicates([*keys, "method"]).sort_index()
+
+
+def layers_table(layers: pd.DataFrame, threads: int) -> list[str]:
+    """Markdown: measured ratio, what was asked, and the machine's limit."""
+    cells = layers[layers["threads"] == threads].set_index(["layer", "pass", "compression", "method"])["ratio"]
+    rows = []
+    for layer, targets in TARGETS.items():
+        for what, share in PASSES.items():
+            row = []
+            for c, target in zip(COMPRESSIONS, targets, strict=True):
+                got, limit = (cells[layer, what, c, method] for method in ("direct", "limit"))
+                met = got >= share * target
+                row.append(f"{'**' * met}{got:.2f}{'**' * met} ({share * target:.1f}; {limit:.1f})")
+            rows.append([layer, what, *row])
+    return markdown(["layer", "pass", *(f"C={c}" for c in COMPRESSIONS)], rows)
+
+
+def compared_table(layers: pd.DataFrame, threads: int) -> list[str]:
+    """Markdown: forward ratios of what X-Conv is compared with."""
+    mine = layers[(layers["threads"] == threads) & (layers["pass"] == "forward")]
+    cells = mine.set_index(["layer", "compression", "method"])["ratio"]
+    methods = ["direct", "auto", "direct, block 4", "grouped", "masked", "MKL CSR"]
+    rows = []
+    for layer in TARGETS:
+        for c in COMPRESSIONS:
+            said = (f"{cells[layer, c, m]:.2f}" if (layer, c, m) in cells.index else "-" for m in methods)
+            rows.append([layer, c, *said])
+    return markdown(["layer", "C", *methods], rows)
+
+
+def networks_table(networks: pd.DataFrame) -> list[str]:
+    """Markdown: ratios to dense and to masked, with quartiles."""
+    rows = []
+    for _, row in networks.iterrows():
+        if row["method"] in NETWORK_METHODS[row["pass"]]:
+            ratios = [
+                f"{row[f'to_{b}']:.2f} ({row[f'to_{b}_low']:.2f}-{row[f'to_{b}_high']:.2f})"
+                for b in ("dense", "masked")
+            ]
+            names = [row[column] for column in ("network", "batch", "threads", "pass", "method")]
+            rows.append([*names, f"{row['ms']:.0f}", *ratios])
+    return markdown(["network", "batch", "threads", "pass", "method", "ms", "times dense", "times masked"], rows)
+
+
+def choice_table(choice: pd.DataFrame) -> list[str]:
+    """Markdown: how much faster "auto" is than the faster of dense and masked, over the layers of each network."""
+    rows = []
+    for (network, what), mine in choice.groupby(["network", "pass"], sort=False):
+        worst = mine.loc[mine["ratio"].idxmin()]
+        chosen = (mine["kernel"] == "direct").sum()
+        worst_layer = f"{worst['ratio']:.2f} ({worst['layer']}: {worst['window']}, {worst['auto_ms']:.1f} ms)"
+        rows.append([network, what, len(mine), chosen, f"{mine['ratio'].median():.2f}", worst_layer])
+    return markdown(["network", "pass", "distinct layers", "by direct", "median ratio", "worst layer"], rows)
+
+
+def memory_table(memory: pd.DataFrame) -> list[str]:
+    """Markdown."""
+    head = ["network", "method", "parameters", "with gradients and momenta, MB", "graphs, masks, norms, MB", "step, MB"]
+    columns = ["network", "method", "parameters", "state_mb", "buffers_mb", "step_peak_mb"]
+    return markdown(head, memory[columns].values.tolist())
+
+
+def markdown(head: list[str], rows: list[list[object]]) -> list[str]:
+    """Lines of a table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
+
+
+def text(layers: pd.DataFrame, networks: pd.DataFrame, choice: pd.DataFrame, memory: pd.DataFrame) -> str:
+    """kernels.md."""
+    peaks, layers = layers[layers["layer"].isna()], layers[layers["layer"].notna()]
+    rates = "; ".join(f"{row['method']} {row['ratio']:.1f} ({row['threads']} threads)" for _, row in peaks.iterrows())
+    parts = [
+        "# What the kernels reach", "",
+        f"Written by `make bench` from the csv files beside it. Machine: {layers['machine'].iloc[0]}; {rates}.",
+        "All ratios are of times in one interleaved run, medians; dense is the faster of NCHW and channels_last.", "",
+    ]  # fmt: skip
+    for threads in sorted(layers["threads"].unique()):
+        parts += [f"## Layers, {threads} thread{'s' * (threads > 1)}", ""]
+        parts += ["Times as fast as dense (asked for; the limit that this machine's peak sets). Bold: reached.", ""]
+        parts += [*layers_table(layers, threads), ""]
+    parts += ["## Compared, forward, 1 thread", "", *compared_table(layers, 1), "", "![layers](layers.png)", ""]
+    parts += ["## The automatic choice, layer by layer", ""]
+    parts += ["`auto` in NCHW against the faster of dense and masked, 1 thread.", "", *choice_table(choice), ""]
+    parts += ["## Networks", "", "In brackets the quartiles.", "", *networks_table(networks), ""]
+    parts += ["![networks](networks.png)", "", "## Memory of training", "", *memory_table(memory), ""]
+    return "\n".join(parts)
+
+
+def main() -> None:
+    """Write."""
+    layers, networks = read("layers"), read("networks")
+    choice, memory = (pd.read_csv(HERE / f"{name}.csv") for name in ("choice", "memory"))
+    (HERE / "kernels.md").write_text(text(layers, networks, choice, memory))
+    draw_layers(layers[layers["layer"].notna()], list(TARGETS), HERE / "layers.png")
+    draw_networks(networks, HERE / "networks.png")
+    print(f"written: {HERE / 'kernels.md'}, layers.png, networks.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Times of things that take turns, so that what else the machine does falls on all of them alike."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast as a baseline: median and quartiles over the repeats, each against its own round."""
+
+    median: float
+    low: float
+    high: float
+
+
+def clock() -> float:
+    """Seconds. With one thread the clock is that thread's, which stops while others run on its core."""
+    return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def interleaved(work: dict[str, Callable[[], object]], repeats: int, what: str | None = None) -> dict[str, list[float]]:
+    """Milliseconds of each piece of work in each of `repeats` rounds; one more goes first to compile and warm up.
+
+    what: the title of a progress bar; None for none.
+    """
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for repeat in tqdm(range(repeats + 1), desc=what, leave=False, disable=what is None):
+        for name, do in work.items():
+            started = clock()
+            do()
+            took = 1e3 * (clock() - started)
+            if repeat:
+                times[name].append(took)
+    return times
+
+
+def ratio(times: list[float], baselines: list[list[float]]) -> Ratio:
+    """Against the fastest of the baselines by its median, round by round."""
+    baseline = min(baselines, key=statistics.median)
+    ratios = [b / t for b, t in zip(baseline, times, strict=True)]
+    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+    return Ratio(statistics.median(ratios), low, high)

@@ -1,0 +1,221 @@
+"""Which kernel computes a layer: the one it names, or the fastest here, measured once for each case.
+
+A case is all that a kernel's time depends on: shapes, dtype, layout, what gradients are wanted, device and threads.
+What was measured is kept in xnets.layers.timings, so that a machine measures a case once.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from xnets.layers.kernels import KERNELS, Convolution, Edges, Kernel, find_kernel
+from xnets.layers.timings import Timings
+
+AUTO = "auto"
+REPEATS = 5
+TENSORS = (Tensor, torch.nn.Parameter)
+SMALL = 300_000  # multiply-adds below which the call itself is what takes time, and dense has the shortest
+
+_auto_means = [AUTO]  # set by `kernels`
+_known: dict[str, "Choice"] = {}  # of this process
+
+
+class Choice(NamedTuple):
+    """A kernel for one case."""
+
+    kernel: str
+    why: str
+    milliseconds: dict[str, float]  # of each kernel that was measured
+    refusals: dict[str, str]  # of each kernel that cannot compute the case: why
+
+
+class Call(NamedTuple):
+    """A layer about to be computed."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    edges: Edges
+    how: Convolution | None  # None for a linear layer
+
+    def by(self, kernel: Kernel) -> Tensor:
+        """The layer's output."""
+        if self.how is None:
+            return kernel.linear(self.x, self.weight, self.bias, self.edges)
+        return kernel.conv2d(self.x, self.weight, self.bias, self.edges, self.how)
+
+    def refusals(self) -> dict[str, str]:
+        """Why each kernel for this device that does not compute this layer does not."""
+        mine = {name: k for name, k in KERNELS.items() if k.device in (None, self.x.device.type)}
+        said = {name: k.refuses(self.x, self.weight, self.edges, self.how) for name, k in mine.items()}
+        return {name: why for name, why in said.items() if why}
+
+
+class kernels:
+    """Say what layers with kernel="auto" use from here on, or only inside a `with`.
+
+        xnets.kernels("direct")         # from now on
+        with xnets.kernels("dense"):    # in here
+            model(x)
+
+    Args:
+        name: a kernel in xnets.layers.KERNELS, or "auto": the fastest measured. A layer that the kernel cannot
+            compute is computed by "dense".
+
+    Raises:
+        XNetsError: an unknown name.
+    """
+
+    def __init__(self, name: str) -> None:
+        if name != AUTO:
+            find_kernel(name)
+        self.before = _auto_means[0]
+        _auto_means[0] = name
+
+    def __enter__(self) -> None:
+        """Nothing: the name is in force already."""
+
+    def __exit__(self, *_: Any) -> None:
+        """Back to what was in force before."""
+        _auto_means[0] = self.before
+
+
+def kernel_in_force() -> str:
+    """What layers with kernel="auto" use: a kernel's name, or "auto"."""
+    return _auto_means[0]
+
+
+def checked_kernel(name: str) -> str:
+    """The name, if it is "auto" or a kernel's; XNetsError names those there are."""
+    if name != AUTO:
+        find_kernel(name)
+    return name
+
+
+def compute(name: str, call: Call) -> Tensor:
+    """The layer's output by the kernel of that name; "auto" is the measured choice."""
+    return call.by(KERNELS[choose(name, call).kernel])
+
+
+def choose(name: str, call: Call) -> Choice:
+    """The kernel for this call and why."""
+    wanted = _auto_means[0] if name == AUTO else name
+    if wanted != AUTO:
+        why_not = find_kernel(wanted).refuses(call.x, call.weight, call.edges, call.how)
+        return (
+            Choice("dense", f"{wanted}: {why_not}", {}, {wanted: why_not})
+            if why_not
+            else Choice(wanted, "named", {}, {})
+        )
+    if not _can_measure(call):
+        return _guess(call)
+    key = case(call)
+    if key not in _known:
+        _known[key] = _find(key, call)
+    return _known[key]
+
+
+def _find(key: str, call: Call) -> Choice:
+    refusals = call.refusals()
+    names = [
+        name
+        for name, kernel in KERNELS.items()
+        if kernel.competes and kernel.device in (None, call.x.device.type) and name not in refusals
+    ]
+    if names == ["dense"]:
+        return Choice("dense", "the only one", {}, refusals)
+    if multiply_adds(call) < SMALL:
+        return Choice("dense", "too small to gain", {}, refusals)
+    timings = Timings.of_this_machine()
+    milliseconds = timings.read(key)
+    if set(milliseconds) != set(names):
+        milliseconds = measure(call, names)
+        timings.add(key, milliseconds)
+    fastest = min(milliseconds, key=lambda name: milliseconds[name])
+    return Choice(fastest, "the fastest", milliseconds, refusals)
+
+
+def case(call: Call) -> str:
+    """All that its time depends on, as one string."""
+    x, weight, edges = call.x, call.weight, call.edges
+    device, window = x.device.type, tuple(weight.shape[2 if edges.regular else 1 :])
+    layout = "" if x.is_contiguous() else f" strides {x.stride()}"
+    lists = f"degree {edges.index.shape[1]}" if edges.regular else f"edges {weight.shape[0]}"
+    cast = f" as {torch.get_autocast_dtype(device)}" if torch.is_autocast_enabled(device) else ""
+    wanted = "".join(f" d{what}" for what, grad in zip("xw", gradients_wanted(call), strict=True) if grad)
+    place = f"{torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name(x.device)
+    return (
+        f"{tuple(x.shape)}{layout} {x.dtype}{cast} to {edges.n_out}, {lists}, block {edges.block}, {window} "
+        f"{tuple(call.how or ())}, forward{wanted}, {place}"
+    )
+
+
+def gradients_wanted(call: Call) -> tuple[bool, bool]:
+    """Of x and of the weight."""
+    recording = torch.is_grad_enabled()
+    return recording and call.x.requires_grad, recording and call.weight.requires_grad
+
+
+def multiply_adds(call: Call) -> int:
+    """Of one forward pass, along the edges, borders counted in full."""
+    if call.how is None:
+        return call.weight.numel() * (call.x.numel() // call.edges.n_in)
+    pixels = call.x[:, 0].numel() // (call.how.stride[0] * call.how.stride[1])
+    return call.weight.numel() * pixels
+
+
+def measure(call: Call, names: list[str]) -> dict[str, float]:
+    """Median milliseconds of each kernel, taking turns; with the backward pass where gradients are wanted."""
+    wanted, clock = gradients_wanted(call), _clock(call.x.device)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for repeat in range(REPEATS + 1):
+        for name in names:
+            took = _timed(call, KERNELS[name], wanted, clock)
+            if repeat:  # the first compiles and sorts edges
+                times[name].append(1e3 * took)
+    return {name: statistics.median(took) for name, took in times.items()}
+
+
+def _timed(call: Call, kernel: Kernel, wanted: tuple[bool, bool], clock: Callable[[], float]) -> float:
+    x, weight = call.x.detach().requires_grad_(wanted[0]), call.weight.detach().requires_grad_(wanted[1])
+    bias = call.bias.detach() if call.bias is not None else None
+    started = clock()
+    y = call._replace(x=x, weight=weight, bias=bias).by(kernel)
+    sources = [t for t in (x, weight) if t.requires_grad]
+    if sources:
+        torch.autograd.grad(y, sources, torch.ones_like(y))
+    return clock() - started
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Seconds; of this thread alone where it does all of the work, so that what else the machine does stays out."""
+    if device.type == "cpu":
+        return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+
+    def now() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return now
+
+
+def _can_measure(call: Call) -> bool:
+    """Not while torch traces, under vmap, or with tensors that hold no values."""
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    return type(call.x) in TENSORS and type(call.weight) in TENSORS and call.x.device.type != "meta"
+
+
+def _guess(call: Call) -> Choice:
+    """By what the kernels believe of themselves: for torch.compile. What is exported or batched is dense."""
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        refusals = call.refusals()
+        for name, kernel in KERNELS.items():
+            fits = kernel.device == call.x.device.type and name not in refusals
+            if fits and kernel.prefers(call.x, call.weight, call.edges, call.how):
+                return Choice(name, "likely the fastest; torch.compile lets nothing be measured", {}, refusals)
+    return Choice("dense", "not measured here", {}, {})

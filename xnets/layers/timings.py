@@ -1,0 +1,76 @@
+"""What kernels were measured to take, kept between processes: one line of JSON for each case, appended to one file.
+
+The file is a cache: it may be deleted at any time, and a line that cannot be read counts as never written.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from xnets.machine import cpu_description
+
+KERNELS_VERSION = 1  # raise it when a kernel's speed changes: measured anew then
+
+
+class Timings:
+    """The file of one machine and one set of versions."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read: dict[str, dict[str, float]] | None = None
+
+    @classmethod
+    @functools.cache
+    def of_this_machine(cls) -> "Timings":
+        """In $XNETS_CACHE, or xnets/ in $XDG_CACHE_HOME or ~/.cache."""
+        return cls(cache_folder() / f"kernels-{hashlib.sha256(machine().encode()).hexdigest()[:12]}.jsonl")
+
+    def read(self, case: str) -> dict[str, float]:
+        """Milliseconds of each kernel in that case; empty if it was never measured."""
+        if self._read is None:
+            self._read = {}
+            with contextlib.suppress(OSError):
+                for line in self.path.read_text().splitlines():
+                    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                        said = json.loads(line)
+                        self._read[said["case"]] = {name: float(ms) for name, ms in said["milliseconds"].items()}
+        return self._read.get(case, {})
+
+    def add(self, case: str, milliseconds: dict[str, float]) -> None:
+        """Keep it; where the disk does not let us, for this process alone."""
+        self.read(case)
+        self._read[case] = milliseconds
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            new = not self.path.exists()
+            rounded = {name: round(ms, 5) for name, ms in milliseconds.items()}
+            lines = [json.dumps({"machine": machine()})] if new else []
+            lines.append(json.dumps({"case": case, "milliseconds": rounded}))
+            with open(self.path, "a") as file:
+                file.write("".join(line + "\n" for line in lines))
+
+
+def cache_folder() -> Path:
+    """Where what can be measured again is kept."""
+    if os.environ.get("XNETS_CACHE"):
+        return Path(os.environ["XNETS_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xnets"
+
+
+@functools.cache
+def machine() -> str:
+    """What all timings depend on beside the case: the CPU and the versions."""
+    return f"{cpu_description()}; " + ", ".join(
+        [f"{p} {_version(p)}" for p in ("torch", "llvmlite", "triton")] + [f"kernels {KERNELS_VERSION}"]
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"

@@ -1,0 +1,27 @@
+"""What this machine is, as far as a result or a time depends on it. Needs no torch."""
+
+import functools
+import os
+import platform
+from pathlib import Path
+
+
+@functools.cache
+def _cpuinfo() -> dict[str, str]:
+    """Of the first core, where Linux tells it."""
+    try:
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+
+
+def cpu_name() -> str:
+    """The CPU's own name where Linux tells it."""
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_description() -> str:
+    """Name, cores, instruction sets: virtual machines give different CPUs one name."""
+    told = _cpuinfo()
+    return f"{cpu_name()}, {os.cpu_count()} cores, {told.get('flags') or told.get('Features') or platform.machine()}"

@@ -1,0 +1,45 @@
+"""Fewer nodes that compute the same: batch norms into the layers before them, ReLU and sums into what makes their input."""
+
+from xnets.inference.graph import Network, Node, mapped
+
+MAKERS = ("conv", "linear")
+
+
+def fold(network: Network) -> None:
+    """Change `network` in place."""
+    network.link()
+    for node in list(network.nodes):
+        if node.kind == "norm" and _only_for(node.inputs[0], node) and node.inputs[0].kind in MAKERS:
+            maker = node.inputs[0]
+            if not maker.relu and len(maker.inputs) == 1:
+                maker.weights.fold(node.scale, node.shift)
+                _replace(network, node, maker)
+        elif node.kind == "relu" and _only_for(node.inputs[0], node):
+            maker = node.inputs[0]
+            if maker.kind in (*MAKERS, "norm", "add"):
+                maker.relu = True
+                _replace(network, node, maker)
+        elif node.kind == "add":
+            earlier, later = sorted(node.inputs, key=network.nodes.index)
+            if later.kind == "conv" and _only_for(later, node) and not later.relu and len(later.inputs) == 1:
+                later.inputs.append(earlier)  # from now on it is added to the convolution's result
+                _replace(network, node, later)
+
+
+def _only_for(node: Node, user: Node) -> bool:
+    return node.users == [user]
+
+
+def _replace(network: Network, old: Node, new: Node) -> None:
+    """`new` computes what `old` did."""
+    network.nodes.remove(old)
+
+    def swapped(node: Node) -> Node:
+        return new if node is old else node
+
+    for node in network.nodes:
+        node.inputs = [swapped(i) for i in node.inputs]
+        if node.call is not None:
+            node.call.args, node.call.kwargs = mapped(node.call.args, swapped), mapped(node.call.kwargs, swapped)
+    network.result = mapped(network.result, swapped)
+    network.link()

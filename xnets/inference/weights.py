@@ -1,0 +1,79 @@
+"""The weight of a layer by its edges, whatever kind of layer it was; batch norms are folded into it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from xnets.layers.expander import ExpanderConv2d, ExpanderLayer, ExpanderLinear
+
+
+@dataclass
+class Weights:
+    """A convolution or linear layer: filters of its edges and the geometry."""
+
+    n_in: int
+    n_out: int
+    outputs: Tensor  # (M,) int64, rising
+    inputs: Tensor  # (M,) int64
+    filters: Tensor  # (M, *window) float32
+    bias: Tensor  # (n_out,) float32
+    stride: tuple[int, int]
+    padding: tuple[int, int] | str
+    dilation: tuple[int, int]
+    groups: int  # of the dense form
+    sparse: bool  # whether it was an X-layer
+
+    def fold(self, scale: Tensor, shift: Tensor) -> None:
+        """Let the layer be followed by y * scale + shift."""
+        s = scale[self.outputs]
+        self.filters = self.filters * s.view(-1, *[1] * (self.filters.dim() - 1))
+        self.bias = self.bias * scale + shift
+
+    @cached_property
+    def dense(self) -> Tensor:
+        """As F.conv2d or F.linear take it; computed after the last fold."""
+        per_group = self.n_in // self.groups
+        weight = self.filters.new_zeros(self.n_out * per_group, *self.filters.shape[1:])
+        places = self.outputs * per_group + self.inputs % per_group
+        weight.index_add_(0, places, self.filters)  # an edge that stands twice adds up
+        return weight.view(self.n_out, per_group, *self.filters.shape[1:])
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """Size of a filter."""
+        return tuple(self.filters.shape[1:])
+
+
+def of_layer(layer: nn.Module, before: tuple[int, ...]) -> Weights | None:
+    """The Weights of a layer whose input is (N, *before); None for other modules and for borders that are not zero."""
+    kinds = {nn.Conv2d: 3, nn.Linear: 1, ExpanderConv2d: 3, ExpanderLinear: 1}
+    if kinds.get(type(layer)) != len(before) or getattr(layer, "padding_mode", "zeros") != "zeros":
+        return None
+    is_conv = len(before) == 3
+    if isinstance(layer, ExpanderLayer):
+        filters, groups, n_in, n_out = layer.weight.detach(), 1, layer.n_in, layer.n_out
+        edges = layer.edges
+        if edges.regular:
+            inputs = edges.index.long().repeat_interleave(edges.block, 0)
+            outputs = torch.arange(n_out).repeat_interleave(inputs.shape[1])
+            inputs, filters = inputs.flatten(), filters.flatten(0, 1)
+        else:
+            order = torch.argsort(edges.index[0].long(), stable=True)
+            outputs, inputs, filters = edges.index[0].long()[order], edges.index[1].long()[order], filters[order]
+    else:
+        weight = layer.weight.detach()
+        groups = layer.groups if is_conv else 1
+        n_out, per_group = weight.shape[:2]
+        n_in = per_group * groups
+        outputs = torch.arange(n_out).repeat_interleave(per_group)
+        inputs = outputs // (n_out // groups) * per_group + torch.arange(per_group).repeat(n_out)
+        filters = weight.flatten(0, 1)
+    bias = layer.bias.detach().clone() if layer.bias is not None else torch.zeros(n_out)
+    geometry = (layer.stride, layer.padding, layer.dilation) if is_conv else ((1, 1), (0, 0), (1, 1))
+    return Weights(
+        n_in, n_out, outputs, inputs, filters.clone(), bias, *geometry, groups, isinstance(layer, ExpanderLayer)
+    )
+
+

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from xnets.inference.graph import Network, Node
-from xnets.inference.plan import Plan, why_dense
-from xnets.inference.plain import Step
 from xnets.inference.places import Context
+from xnets.inference.plain import Step
+from xnets.inference.plan import Plan, why_dense
 from xnets.layers.direct import AVAILABLE
 
 ROUNDS = 5
+SECONDS = 2.0  # after that long no more rounds, of the layers and of the whole plans each
 HOPELESS = 1.5  # times the fastest: not timed again
-LAYERS_ROUNDS = 3
 
 
 @dataclass
@@ -51,7 +51,7 @@ def _layer_by_layer(
     network: Network, direct: set[Node], dense: Plan, blocked: Plan, example: Tensor
 ) -> tuple[set[Node], dict[str, tuple[float, float]]]:
     """The layers that are faster direct than dense with changes of layout around, and (direct, dense) ms of each."""
-    slow, fast = _steps(dense, example), _steps(blocked, example)
+    fast, slow = _steps(blocked, example), _steps(dense, example)
     change = _layout_change()
     kept, times = set(), {}
     for node in direct:
@@ -70,7 +70,10 @@ def _size(node: Node) -> int:
 def _steps(plan: Plan, example: Tensor) -> dict[Step, float]:
     """Seconds of each step, for the whole example."""
     times: dict[Step, list[float]] = {}
-    for _ in range(LAYERS_ROUNDS):
+    begin = time.perf_counter()
+    for i in range(ROUNDS):
+        if i and time.perf_counter() - begin > SECONDS:
+            break
         run: dict[Step, float] = {}
 
         def watch(step: Step, c: Context, run: dict[Step, float] = run) -> None:
@@ -104,17 +107,24 @@ def _layout_change() -> float:
 
 
 def _race(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median ms of each, taking turns; what is far behind after a round is not run again."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    alive = list(runs)
-    for _ in range(ROUNDS):
-        for name in alive:
-            runs[name]() if not times[name] else None  # the first compiles and warms caches
-            start = clock()
-            runs[name]()
-            times[name].append(1e3 * (clock() - start))
+    """Median ms of each, taking turns; what is far behind is not run again."""
+
+    def timed(name: str) -> float:
+        start = clock()
+        runs[name]()
+        return 1e3 * (clock() - start)
+
+    times = {
+        name: [timed(name)] for name in runs
+    }  # may compile and warms caches: replaced by the next, if there is one
+    alive, begin = list(runs), time.perf_counter()
+    for i in range(ROUNDS):
+        if i and time.perf_counter() - begin > SECONDS:
+            break
         fastest = min(min(t) for t in times.values())
-        alive = [name for name in alive if min(times[name]) <= HOPELESS * fastest]
+        alive = [name for name in alive if min(times[name]) <= (HOPELESS if i else 2 * HOPELESS) * fastest]
+        for name in alive:
+            times[name] = [*(times[name] if i else []), timed(name)]
     return {name: statistics.median(t) for name, t in times.items()}
 
 

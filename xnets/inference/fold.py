@@ -1,4 +1,4 @@
-"""Fewer nodes that compute the same: batch norms into the layers before them, ReLU and sums into what makes their input."""
+"""Fewer nodes that compute the same: norms go into the layers before them, ReLU and sums into what they read."""
 
 from xnets.inference.graph import Network, Node, mapped
 

@@ -215,7 +215,8 @@ def _module(layer: nn.Module, shape: tuple[int, ...], before: tuple[int, ...]) -
         scale = scale * layer.weight.double() if layer.weight is not None else scale
         shift = -layer.running_mean.double() * scale
         shift = shift + layer.bias.double() if layer.bias is not None else shift
-        return {"kind": "norm", "scale": scale.float(), "shift": shift.float()}
+        dtype = layer.running_var.dtype
+        return {"kind": "norm", "scale": scale.to(dtype), "shift": shift.to(dtype)}
     if type(layer) is nn.ReLU:
         return {"kind": "relu"}
     if type(layer) is nn.MaxPool2d and not layer.return_indices:

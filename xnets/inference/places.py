@@ -1,5 +1,6 @@
 """Where blocked maps stand: buffers that several maps may share, one after the other or side by side, in one arena."""
 
+import contextlib
 import mmap
 from dataclasses import dataclass
 
@@ -74,10 +75,8 @@ def large_pages(floats: int) -> Tensor:
     if floats < 2**20 or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.zeros(floats)
     memory = mmap.mmap(-1, 4 * floats)
-    try:
+    with contextlib.suppress(OSError):  # a kernel without them
         memory.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # a kernel without them
-        pass
     return torch.frombuffer(memory, dtype=torch.float32, count=floats)
 
 

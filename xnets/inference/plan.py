@@ -1,5 +1,6 @@
 """From nodes and a choice for each layer to steps: where each map stands, and where the layout changes."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +81,7 @@ class Plan:
 
     def _goes_into(self, norm: Node) -> bool:
         """Whether a norm and its ReLU are done by the layers that read it, as they load it."""
+
         def takes(user: Node | None) -> bool:
             return (
                 user in self._blocked and user.kind == "conv" and user.weights.window == (1, 1)
@@ -237,5 +239,4 @@ def lanes_for(images: int) -> int:
 
 def _adjoin(places: list[Place]) -> bool:
     """Whether each begins where the one before ends."""
-    pairs = zip(places, places[1:], strict=False)
-    return all(a.buffer is b.buffer and a.first + a.channels == b.first for a, b in pairs)
+    return all(a.buffer is b.buffer and a.first + a.channels == b.first for a, b in itertools.pairwise(places))

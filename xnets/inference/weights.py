@@ -17,8 +17,8 @@ class Weights:
     n_out: int
     outputs: Tensor  # (M,) int64, rising
     inputs: Tensor  # (M,) int64
-    filters: Tensor  # (M, *window) float32
-    bias: Tensor  # (n_out,) float32
+    filters: Tensor  # (M, *window)
+    bias: Tensor  # (n_out,)
     stride: tuple[int, int]
     padding: tuple[int, int] | str
     dilation: tuple[int, int]
@@ -57,7 +57,7 @@ def of_layer(layer: nn.Module, before: tuple[int, ...]) -> Weights | None:
         edges = layer.edges
         if edges.regular:
             inputs = edges.index.long().repeat_interleave(edges.block, 0)
-            outputs = torch.arange(n_out).repeat_interleave(inputs.shape[1])
+            outputs = torch.arange(n_out, device=filters.device).repeat_interleave(inputs.shape[1])
             inputs, filters = inputs.flatten(), filters.flatten(0, 1)
         else:
             order = torch.argsort(edges.index[0].long(), stable=True)
@@ -67,13 +67,12 @@ def of_layer(layer: nn.Module, before: tuple[int, ...]) -> Weights | None:
         groups = layer.groups if is_conv else 1
         n_out, per_group = weight.shape[:2]
         n_in = per_group * groups
-        outputs = torch.arange(n_out).repeat_interleave(per_group)
-        inputs = outputs // (n_out // groups) * per_group + torch.arange(per_group).repeat(n_out)
+        outputs = torch.arange(n_out, device=weight.device).repeat_interleave(per_group)
+        inputs = torch.arange(per_group, device=weight.device).repeat(n_out)
+        inputs = outputs // (n_out // groups) * per_group + inputs
         filters = weight.flatten(0, 1)
-    bias = layer.bias.detach().clone() if layer.bias is not None else torch.zeros(n_out)
+    bias = layer.bias.detach().clone() if layer.bias is not None else filters.new_zeros(n_out)
     geometry = (layer.stride, layer.padding, layer.dilation) if is_conv else ((1, 1), (0, 0), (1, 1))
     return Weights(
         n_in, n_out, outputs, inputs, filters.clone(), bias, *geometry, groups, isinstance(layer, ExpanderLayer)
     )
-
-

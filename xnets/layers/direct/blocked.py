@@ -317,7 +317,9 @@ def pool(largest: bool, window: int, lanes: int) -> Function:
                 for r in rows:
                     for column in columns:
                         pixel = code.load(code.at(source, code.mul(code.add(r, column), lanes)))
-                        best = pixel if best is None else _larger(code, best, pixel) if largest else code.plus(best, pixel)
+                        best = (
+                            pixel if best is None else _larger(code, best, pixel) if largest else code.plus(best, pixel)
+                        )
                 if factor is not None:
                     best = code.op(f"fmul {code.vector} {best}, {factor}")
                 code.store(best, code.at(target, code.mul(code.add(code.mul(i, "%across"), j), lanes)))

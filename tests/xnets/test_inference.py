@@ -299,6 +299,28 @@ def test_dtypes_without_direct_kernels():
         network(x.float())
 
 
+def test_layers_left_as_they_are():
+    """Another border, a hook: they run as the network has them, and explain says so."""
+    model = nn.Sequential(
+        ExpanderConv2d(4, 6, 3, padding=1, degree=2, seed=0, padding_mode="reflect"),
+        ExpanderConv2d(6, 6, 3, padding=1, degree=2, seed=1), nn.Sequential(nn.Conv2d(6, 5, 1)),
+    )  # fmt: skip
+    model[2][0].register_forward_hook(lambda module, args, y: 2 * y)
+    x = torch.randn(18, 4, 6, 6)
+    network = for_inference(model, x)
+    assert_same(network(x), output(model, x))
+    assert [kernel == "as it is" for _, kernel, _ in network.explain()] == [True, False, True]
+
+
+def test_autocast_is_not_followed():
+    model, x = built("X-ResNet-2-50")
+    for network in (for_inference(model, x), *([for_inference_direct(model, x)] if AVAILABLE else [])):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mine = network(x)
+        assert mine.dtype == torch.float32
+        assert_same(mine, output(model, x))
+
+
 def test_errors():
     model, x = built("X-VGG16-1")
     for wrong in (x[0], x[:0], "no tensor", x.long()):

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xnets.inference.graph import Network, Node
 from xnets.inference.places import Context
 from xnets.inference.plain import Step
 from xnets.inference.plan import Plan, why_dense
-from xnets.layers.direct import AVAILABLE
+from xnets.layers.expander import ExpanderLayer
 
 ROUNDS = 5
 SECONDS = 2.0  # after that long no more rounds, of the layers and of the whole plans each
@@ -33,6 +33,7 @@ def choose(network: Network, example: Tensor, why_not: str) -> Choice:
     layers = [n for n in network.nodes if n.weights is not None]
     plans = {"dense": Plan(network, set()), "dense, channels_last": Plan(network, set(), channels_last=True)}
     direct = set() if why_not else {n for n in layers if not why_dense(n)}
+    mixed: set[Node] = set()
     of_layer: dict[str, tuple[float, float]] = {}
     if direct:
         plans["direct"] = Plan(network, direct)
@@ -42,8 +43,13 @@ def choose(network: Network, example: Tensor, why_not: str) -> Choice:
     times = _race({name: (lambda p=p: p.run(example)) for name, p in plans.items()})
     best = min(times, key=times.get)
     plan = plans[best]
-    chosen = {"direct": direct, "direct where faster": mixed if direct else set()}.get(best, set())
-    rows = [(n.name, *_reason(n, n in chosen, best, why_not, of_layer.get(n.name), times)) for n in layers]
+    chosen = {"direct": direct, "direct where faster": mixed}.get(best, set())
+    rows = []
+    for n in network.nodes:
+        if n.weights is not None:
+            rows.append((n.name, *_reason(n, n in chosen, best, why_not, of_layer.get(n.name), times)))
+        elif isinstance(n.module, (nn.Conv2d, nn.Linear, ExpanderLayer)):
+            rows.append((n.name, "as it is", "a layer of this form has no other"))
     return Choice(plan, rows, times)
 
 
@@ -143,6 +149,3 @@ def _reason(
         measured if plan == "direct where faster" else
         f"the whole network is fastest dense: {', '.join(f'{k} {v:.1f} ms' for k, v in times.items())}"
     )  # fmt: skip
-
-
-__all__ = ["AVAILABLE", "Choice", "choose"]

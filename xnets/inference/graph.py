@@ -38,14 +38,14 @@ class Node:
     kind: str
     name: str
     inputs: list["Node"]
-    shape: tuple[int, ...] | None  # of one image; None if it is not a float tensor with the batch in front
+    shape: tuple[int, ...] | None  # of one image; None if it is no tensor of the example's dtype and batch
     weights: Weights | None = None  # of conv and linear
     scale: Tensor | None = None  # of norm
     shift: Tensor | None = None
     relu: bool = False  # after conv, linear, norm, add
     pooling: tuple[bool, int, int, int] | None = None  # largest?, window, stride, padding
     module: nn.Module | None = None  # of elementwise and other
-    call: fx.Node | None = None  # of elementwise and other
+    call: "_AsNode | None" = None  # of elementwise and other
     users: list["Node"] = field(default_factory=list)
 
 
@@ -95,15 +95,15 @@ class _Tracer(fx.Tracer):
 
 
 class _Shapes(fx.Interpreter):
-    """Runs the network once and keeps the shape of each value that is a float tensor with the batch in front."""
+    """Runs the network once and keeps the shape of each value that is a tensor with the example's dtype and batch."""
 
-    def __init__(self, module: fx.GraphModule, batch: int) -> None:
+    def __init__(self, module: fx.GraphModule, example: Tensor) -> None:
         super().__init__(module)
-        self.batch, self.shapes = batch, {}
+        self.batch, self.dtype, self.shapes = example.shape[0], example.dtype, {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        if isinstance(value, Tensor) and value.dim() and value.shape[0] == self.batch and value.is_floating_point():
+        if isinstance(value, Tensor) and value.dim() and value.shape[0] == self.batch and value.dtype == self.dtype:
             self.shapes[n] = tuple(value.shape[1:])
         return value
 
@@ -120,7 +120,7 @@ def traced(model: nn.Module, example: Tensor) -> Network:
         ) from error
     if sum(n.op == "placeholder" for n in graph.nodes) != 1:
         raise XNetsError("for_inference takes networks with one input, a batch of images.")
-    interpreter = _Shapes(module, example.shape[0])
+    interpreter = _Shapes(module, example)
     with torch.no_grad():
         interpreter.run(example.clone())
     return _translated(module, interpreter.shapes)
@@ -188,8 +188,7 @@ def _node(n: fx.Node, layer: nn.Module | None, inputs: list[Node], shapes: dict)
     if known == "nothing":
         return None
     if known is None:
-        args = (_AsNode(n, inputs),)
-        return Node("other", name, inputs, shape, module=layer, call=args[0])
+        return Node("other", name, inputs, shape, module=layer, call=_AsNode(n, inputs))
     return Node(name=name, inputs=inputs, shape=shape, **known)
 
 
@@ -203,6 +202,8 @@ class _AsNode:
 
 
 def _module(layer: nn.Module, shape: tuple[int, ...], before: tuple[int, ...]) -> dict | str | None:
+    if layer._forward_hooks or layer._forward_pre_hooks:  # what they do is not known
+        return None
     if isinstance(layer, (nn.Identity, nn.Dropout, nn.Dropout2d)) or (
         isinstance(layer, nn.AdaptiveAvgPool2d) and shape == before
     ):

@@ -36,10 +36,11 @@ class InferenceNetwork(nn.Module):
             raise XNetsError(
                 f"This network was made for {self.dtype} on {self.device_type}, not {x.dtype} on {x.device.type}."
             )
-        return self.plan.run(x)
+        with torch.autocast(self.device_type, enabled=False):
+            return self.plan.run(x)
 
     def explain(self) -> list[tuple[str, str, str]]:
-        """(layer, "direct" or "dense", why) for each convolution and linear layer, in order."""
+        """(layer, "direct", "dense" or "as it is", why) for each convolution and linear layer, in order."""
         return list(self.layers)
 
     def train(self, mode: bool = True) -> "InferenceNetwork":

@@ -15,6 +15,8 @@ from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.pool import in_parallel, parts, threads_for
 
 CACHE = 128 * 1024  # floats of input that shall stay in the second-level cache
+SIDE = 4  # tiles of a strip
+STRIP = 96 * 1024  # floats of a strip's input
 SHARING = 12  # from this compression on, four outputs share too few inputs for grouping to pay
 
 
@@ -78,7 +80,7 @@ class Pointwise(Step):
         n_in, n_out = weights.n_in, weights.n_out
         self.group = 4 if edges * SHARING > n_in * n_out else 1
         self.groups = -(-n_out // self.group)
-        tile = min(4 * vector_width(), 16 * x.pixels)
+        tile = min(4 * vector_width(), vector_width() * x.pixels)
         self.chunks = min(-(-n_in * tile // CACHE), n_in)
         self.sparse = group_rows(
             weights.outputs.numpy(), weights.inputs.numpy(), n_out, n_in, self.group, self.chunks
@@ -95,13 +97,14 @@ class Pointwise(Step):
         width = min(vector_width(), columns)
         vectors = min(4, columns // width)
         tile = vectors * width
-        tiles = -(-columns // tile)
+        side = self._side(columns, tile)
+        strips = -(-columns // (side * tile))
         kernel = compiled(blocked.pointwise, self.group, vectors, width, self.before is not None, self.relu, self.adds)
         scale, shift = self.before or (self.bias, self.bias)
         s = self.sparse
         constant = [t.data_ptr() for t in (self.filters, s.columns, s.counts, s.where, self.bias, scale, shift)]
         numbers = (
-            x.channels, y.channels, self.groups, self.chunks, columns, x.step * c.lanes, y.step * c.lanes
+            x.channels, y.channels, self.groups, self.chunks, columns, x.step * c.lanes, y.step * c.lanes, side
         )  # fmt: skip
         threads = threads_for(self.filters.numel() * columns)
         for block in range(c.blocks):
@@ -112,15 +115,24 @@ class Pointwise(Step):
                 i: int, t0: int, t1: int, g0: int, g1: int, source: int = source, target: int = target,
                 other: int = other,
             ) -> None:  # fmt: skip
-                inputs = c.scratch(i, (x.channels + self.groups * self.group) * tile)
-                sums = inputs.data_ptr() + 4 * x.channels * tile
+                inputs = c.scratch(i, (x.channels + self.groups * self.group) * tile * side)
+                sums = inputs.data_ptr() + 4 * x.channels * tile * side
                 kernel(source, *constant, other, target, inputs.data_ptr(), sums, t0, t1, g0, g1, *numbers)
 
-            if tiles >= threads:
-                tasks = [(*part, 0, self.groups) for part in parts(tiles, threads)]
+            if strips >= threads:
+                tasks = [(*part, 0, self.groups) for part in parts(strips, threads)]
             else:
-                tasks = [(0, tiles, *part) for part in parts(self.groups, threads)]
+                tasks = [(0, strips, *part) for part in parts(self.groups, threads)]
             in_parallel(work, [(i, *task) for i, task in enumerate(tasks)])
+
+    def _side(self, columns: int, tile: int) -> int:
+        """Tiles in a strip: as many as the cache holds, and none that the columns lack; overlaps cost."""
+
+        def cost(side: int) -> tuple[int, int]:
+            return -(-columns // (side * tile)) * side, -side
+
+        most = max(1, min(SIDE, columns // tile, STRIP // (self.reads[0].channels * tile)))
+        return min(range(1, most + 1), key=cost)
 
 
 class Window(Step):

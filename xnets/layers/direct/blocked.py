@@ -37,50 +37,58 @@ def _positive(code: Function, vector: str) -> str:
 
 
 def pointwise(group: int, vectors: int, width: int, before: bool, relu: bool, adds: bool) -> Function:
-    """y = sparse @ x, for tiles [t0, t1) of columns and groups [g0, g1) of outputs; chunks of the inputs in turn.
+    """y = sparse @ x, for strips [t0, t1) of columns and groups [g0, g1) of outputs; chunks of the inputs in turn.
 
-    A column is a pixel of an image; x (n_in, x_step), y and other (rows, y_step) in floats. Of each tile the inputs
-    are packed first: to max(0, x * scale + shift) if `before`. counts, edges and where are adjacency.Grouped's, the
-    weights are in its order. `outputs` (groups x group, tile) takes the sums of all chunks but the last. The last
-    tile ends where the columns end, so it may overlap the one before.
+    A column is a pixel of an image; x (n_in, x_step), y and other (rows, y_step) in floats. A strip is `side` tiles
+    side by side, so that what is read and written of a row is not too short a piece of memory. Of each strip the
+    inputs are packed first, tile by tile: to max(0, x * scale + shift) if `before`. counts, edges and where are
+    adjacency.Grouped's, the weights are in its order. `outputs` (side, groups x group, tile) takes the sums of all
+    chunks but the last. The last strip ends where the columns end, so it may overlap the one before.
     """
     code = Function(
         "pointwise",
         ["x", "weights", "edges", "counts", "where", "bias", "scale", "shift", "other", "y", "inputs", "outputs"],
-        ["t0", "t1", "g0", "g1", "n_in", "rows", "groups", "chunks", "columns", "x_step", "y_step"],
+        ["t0", "t1", "g0", "g1", "n_in", "rows", "groups", "chunks", "columns", "x_step", "y_step", "side"],
         width,
     )
     tile = vectors * width
+    strip = code.mul("%side", tile)
     last_chunk = code.sub("%chunks", 1)
+    of_inputs, of_outputs = code.mul("%n_in", tile), code.mul("%groups", group * tile)
     with code.loop("%t0", "%t1") as t:
-        first = code.least(code.mul(t, tile), code.sub("%columns", tile))
+        first = code.least(code.mul(t, strip), code.sub("%columns", strip))
         source = code.at("%x", first)
         with code.loop(0, "%n_in") as c:
-            a, b = code.at(source, code.mul(c, "%x_step")), code.at("%inputs", code.mul(c, tile))
+            row, target = code.at(source, code.mul(c, "%x_step")), code.at("%inputs", code.mul(c, tile))
             if before:
                 scale, shift = code.broadcast(code.at("%scale", c)), code.broadcast(code.at("%shift", c))
-            for v in range(vectors):
-                vector = code.load(code.at(a, v * width))
-                if before:
-                    vector = _positive(code, code.fma(vector, scale, shift))
-                code.store(vector, code.at(b, v * width))
+            with code.loop(0, "%side") as s:
+                a, b = code.at(row, code.mul(s, tile)), code.at(target, code.mul(s, of_inputs))
+                for v in range(vectors):
+                    vector = code.load(code.at(a, v * width))
+                    if before:
+                        vector = _positive(code, code.fma(vector, scale, shift))
+                    code.store(vector, code.at(b, v * width))
         with code.loop(0, "%chunks") as chunk:
             fresh = code.op(f"icmp eq i64 {chunk}, 0")
             ends = code.op(f"icmp eq i64 {chunk}, {last_chunk}")
             goes_on = code.op(f"icmp slt i64 {chunk}, {last_chunk}")
             offset = code.mul(chunk, "%groups")
-            with code.loop("%g0", "%g1") as g:
-                sums = _group(code, g, code.add(g, offset), group, vectors, tile, fresh)
+            with code.loop("%g0", "%g1") as g, code.loop(0, "%side") as s:
+                inputs = code.at("%inputs", code.mul(s, of_inputs))
+                rows = [code.add(code.mul(g, group), o) for o in range(group)]
+                outputs = code.at("%outputs", code.mul(s, of_outputs))
+                kept = [code.at(outputs, code.mul(r, tile)) for r in rows]
+                sums = _group(code, code.add(g, offset), inputs, rows, kept, vectors, fresh)
                 with code.when(goes_on):
                     for o in range(group):
-                        row = code.at("%outputs", code.mul(code.add(code.mul(g, group), o), tile))
                         for v in range(vectors):
-                            code.store(sums[o][v].get(), code.at(row, v * width))
+                            code.store(sums[o][v].get(), code.at(kept[o], v * width))
                 with code.when(ends):
-                    for o in range(group):
-                        r = code.add(code.mul(g, group), o)
+                    column = code.add(first, code.mul(s, tile))
+                    for o, r in enumerate(rows):
                         with code.when(code.op(f"icmp slt i64 {r}, %rows")):
-                            place = code.add(code.mul(r, "%y_step"), first)
+                            place = code.add(code.mul(r, "%y_step"), column)
                             for v in range(vectors):
                                 here = code.add(place, v * width)
                                 total = _finish(code, sums[o][v].get(), code.at("%other", here) if adds else None, relu)
@@ -88,21 +96,21 @@ def pointwise(group: int, vectors: int, width: int, before: bool, relu: bool, ad
     return code
 
 
-def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: int, fresh: str) -> list[list[Variable]]:
-    """Sums of the outputs of group g over the entries at `place`, from the bias on if `fresh`, else from `outputs`.
+def _group(code: Function, place: str, inputs: str, rows: list[str], kept: list[str], vectors: int,
+           fresh: str) -> list[list[Variable]]:  # fmt: skip
+    """Sums of the outputs `rows` over the entries at `place`, from the bias on if `fresh`, else from what is kept.
 
     Inputs are taken by the subset of the outputs they feed: one load for all of them.
     """
+    group, tile = len(rows), vectors * code.width
     patterns = 2**group - 1
     sums = []
-    for o in range(group):
-        r = code.add(code.mul(g, group), o)
+    for r, row in zip(rows, kept, strict=True):
         bias = code.broadcast(code.at("%bias", r))  # as long as groups x group
-        row = code.at("%outputs", code.mul(r, tile))
         sums.append([code.variable(bias, code.vector) for _ in range(vectors)])
         with code.when(code.op(f"xor i1 {fresh}, true")):
-            for v, s in enumerate(sums[o]):
-                s.set(code.load(code.at(row, v * code.width)))
+            for v, total in enumerate(sums[-1]):
+                total.set(code.load(code.at(row, v * code.width)))
     edge = code.variable(code.load_int("%where", code.mul(place, 2), "i64"))
     weight = code.variable(code.load_int("%where", code.add(code.mul(place, 2), 1), "i64"))
     for pattern in range(1, patterns + 1):
@@ -110,13 +118,13 @@ def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: i
         count = code.load_int("%counts", code.add(code.mul(place, patterns), pattern - 1))
         e0, w0 = edge.get(), weight.get()
         with code.loop(0, count) as i:
-            row = code.at("%inputs", code.mul(code.load_int("%edges", code.add(e0, i)), tile))
+            row = code.at(inputs, code.mul(code.load_int("%edges", code.add(e0, i)), tile))
             loaded = [code.load(code.at(row, v * code.width)) for v in range(vectors)]
             w = code.add(w0, code.mul(i, len(members)))
             for k, o in enumerate(members):
                 scale = code.broadcast(code.at("%weights", code.add(w, k)))
-                for v, s in enumerate(sums[o]):
-                    s.set(code.fma(loaded[v], scale, s.get()))
+                for v, total in enumerate(sums[o]):
+                    total.set(code.fma(loaded[v], scale, total.get()))
         edge.set(code.add(e0, count))
         weight.set(code.add(w0, code.mul(count, len(members))))
     return sums

@@ -15,7 +15,8 @@ from xnets import ExpanderConv2d, ExpanderLinear, XNetsError, for_inference
 from xnets.inference import choose
 from xnets.inference.fold import fold
 from xnets.inference.graph import traced
-from xnets.inference.plan import Plan, why_dense
+from xnets.inference.plan import Plan
+from xnets.inference.weights import why_dense
 from xnets.layers.direct import AVAILABLE
 
 needs_llvmlite = pytest.mark.skipif(not AVAILABLE, reason="llvmlite is not installed")
@@ -55,7 +56,7 @@ def plans(model, example):
     """The plan without direct kernels, and the one with as many as there can be."""
     network = traced(model, example)
     fold(network)
-    layers = {n for n in network.nodes if n.weights is not None and not why_dense(n)}
+    layers = {n for n in network.nodes if n.weights is not None and not why_dense(n.weights)}
     found = [Plan(network, set()), Plan(network, set(), channels_last=True)]
     return [*found, Plan(network, layers)] if AVAILABLE else found
 
@@ -176,6 +177,22 @@ def test_layers(layer, graph):
     for plan in plans(model, x):
         for mine, right in zip(plan.run(x), output(model, x), strict=True):
             assert_same(mine, right)
+
+
+@needs_llvmlite
+@pytest.mark.parametrize("size", [(2, 2), (4, 4), (2, 10), (6, 14), (8, 34), (5, 8), (28, 28)])
+@pytest.mark.parametrize("after", [(nn.BatchNorm2d(7), nn.ReLU()), (), (nn.ReLU(),)])
+def test_maxima_in_the_convolution(size, after):
+    layer = ExpanderConv2d(5, 7, 3, padding=1, degree=3, seed=0)
+    torch.manual_seed(0)
+    for layers in ((layer, *after, nn.MaxPool2d(2)), (layer, nn.MaxPool2d(2), *after)):
+        model, x = with_statistics(nn.Sequential(*copy.deepcopy(layers))), torch.randn(19, 5, *size)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.data[::2] *= -1  # the greatest becomes the least
+        for plan in plans(model, x):
+            assert_same(plan.run(x), output(model, x))
+        assert any(type(step).__name__ == "Pool" for step in plan.steps) == (size[0] % 2 == 1)
 
 
 @needs_llvmlite

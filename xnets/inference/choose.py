@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from xnets.inference.graph import Network, Node
 from xnets.inference.places import Context
 from xnets.inference.plain import Step
-from xnets.inference.plan import Plan, why_dense
+from xnets.inference.plan import Plan
+from xnets.inference.weights import why_dense
 from xnets.layers.expander import ExpanderLayer
 
 ROUNDS = 5
@@ -32,7 +33,7 @@ def choose(network: Network, example: Tensor, why_not: str) -> Choice:
     """The fastest plan for `example`; with `why_not`, the reason why there are no direct kernels, a dense one."""
     layers = [n for n in network.nodes if n.weights is not None]
     plans = {"dense": Plan(network, set()), "dense, channels_last": Plan(network, set(), channels_last=True)}
-    direct = set() if why_not else {n for n in layers if not why_dense(n)}
+    direct = set() if why_not else {n for n in layers if not why_dense(n.weights)}
     mixed: set[Node] = set()
     of_layer: dict[str, tuple[float, float]] = {}
     if direct:
@@ -145,7 +146,7 @@ def _reason(
     measured = f"direct {layer[0]:.2f} ms, dense with changes of layout {layer[1]:.2f} ms" if layer else ""
     if direct:
         return "direct", measured
-    return "dense", why_not or why_dense(node) or (
+    return "dense", why_not or why_dense(node.weights) or (
         measured if plan == "direct where faster" else
         f"the whole network is fastest dense: {', '.join(f'{k} {v:.1f} ms' for k, v in times.items())}"
     )  # fmt: skip

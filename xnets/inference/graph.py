@@ -43,6 +43,7 @@ class Node:
     scale: Tensor | None = None  # of norm
     shift: Tensor | None = None
     relu: bool = False  # after conv, linear, norm, add
+    pooled: bool = False  # conv: and then the maximum of each 2 x 2 pixels, which `shape` counts
     pooling: tuple[bool, int, int, int] | None = None  # largest?, window, stride, padding
     module: nn.Module | None = None  # of elementwise and other
     call: "_AsNode | None" = None  # of elementwise and other

@@ -136,11 +136,13 @@ class Pointwise(Step):
 
 
 class Window(Step):
-    """A 3x3 convolution of padding 1 and stride 1 or 2, along its edges."""
+    """A 3x3 convolution of padding 1 and stride 1 or 2, along its edges; its maxima over 2 x 2 outputs if `pooled`."""
 
-    def __init__(self, x: Place, y: Place, weights: Weights, relu: bool, other: Place | None = None) -> None:
+    def __init__(
+        self, x: Place, y: Place, weights: Weights, relu: bool, pooled: bool, other: Place | None = None
+    ) -> None:
         super().__init__((x, other) if other else (x,), y)
-        self.relu, self.adds, self.stride = relu, other is not None, weights.stride[0]
+        self.relu, self.adds, self.pooled, self.stride = relu, other is not None, pooled, weights.stride[0]
         self.columns = weights.inputs.to(torch.int32)
         counts = torch.bincount(weights.outputs, minlength=weights.n_out)
         self.pointer = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(torch.int32)
@@ -151,11 +153,13 @@ class Window(Step):
         """See Step."""
         x, y = self.reads[0], self.writes
         size = x.buffer.height, x.buffer.width
-        shape = blocked.shape_of_tiles(*size, self.stride, 16 if vector_width() == 16 else 8)
+        shape = blocked.shape_of_tiles(*size, self.stride, 16 if vector_width() == 16 else 8, self.pooled)
         kernel = compiled(
-            blocked.window, *size, self.stride, shape.tall, shape.wide, c.lanes, self.relu, self.adds, self.by_plane
+            blocked.window, *size, self.stride, shape.tall, shape.wide, c.lanes, self.relu, self.adds, self.by_plane,
+            self.pooled,
         )  # fmt: skip
         constant = [t.data_ptr() for t in (self.filters, self.columns, self.pointer, self.bias)]
+        work_of = self.filters.numel() * y.pixels * (4 if self.pooled else 1)
         for block in range(c.blocks):
             source, target = c.pointer(x, block), c.pointer(y, block)
             other = c.pointer(self.reads[1], block) if self.adds else target
@@ -163,7 +167,10 @@ class Window(Step):
             def work(r0: int, r1: int, source: int = source, target: int = target, other: int = other) -> None:
                 kernel(source, *constant, other, target, c.zeros.data_ptr(), r0, r1, x.step, y.step)
 
-            in_parallel(work, parts(y.channels, threads_for(self.filters.numel() * y.pixels * c.lanes)))
+            in_parallel(
+                work,
+                parts(y.channels, threads_for(self.filters.numel() * y.pixels * c.lanes * (4 if self.pooled else 1))),
+            )
 
 
 class Pool(Step):

@@ -32,7 +32,7 @@ class Plain(Step):
 
     def __init__(self, node: Node, takes: tuple[int, ...], gives: int, channels_last: bool) -> None:
         super().__init__(takes=takes, gives=gives)
-        self.kind, self.relu = node.kind, node.relu
+        self.kind, self.relu, self.pooled = node.kind, node.relu, node.pooled
         self.pooling, self.scale, self.shift = node.pooling, node.scale, node.shift
         self.shape, self.module, self.call = node.shape, copy.deepcopy(node.module), None
         w = node.weights
@@ -47,7 +47,8 @@ class Plain(Step):
     def run(self, c: Context) -> None:
         """See Step."""
         y = self._made(*(c.values[i] for i in self.takes))
-        c.values[self.gives] = F.relu_(y) if self.relu else y
+        y = F.relu_(y) if self.relu else y
+        c.values[self.gives] = F.max_pool2d(y, 2) if self.pooled else y
 
     def _made(self, x: Tensor, *others: Tensor) -> Tensor:
         kind = self.kind

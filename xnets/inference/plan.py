@@ -15,21 +15,6 @@ FOLLOW = ("norm", "relu", "add", "cat", "elementwise", "pool", "mean", "flatten"
 KEPT = 4  # arenas for that many batch sizes
 
 
-def why_dense(node: Node) -> str:
-    """Why the direct kernels cannot compute a "conv" or "linear" node; "" if they can."""
-    w = node.weights
-    if node.kind == "linear":
-        return ""
-    if w.window not in ((1, 1), (3, 3)):
-        return f"the direct kernels are for 1x1 and 3x3, not {w.window[0]}x{w.window[1]}"
-    border = w.window[0] // 2
-    padded = w.padding == "same" if isinstance(w.padding, str) else w.padding == (border, border)
-    padded = padded or (border == 0 and w.padding == "valid")
-    if w.dilation != (1, 1) or w.stride not in ((1, 1), (2, 2)) or not padded:
-        return f"stride {w.stride}, padding {w.padding}, dilation {w.dilation}"
-    return ""
-
-
 class Plan:
     """Steps that compute a network for any number of images. `layers` has the step of each conv and linear node."""
 
@@ -145,7 +130,7 @@ class Plan:
         other = others[0] if others else None
         if node.kind in ("conv", "linear"):
             if node.kind == "conv" and node.weights.window == (3, 3):
-                self.steps.append(packed.Window(x, y, node.weights, node.relu, other))
+                self.steps.append(packed.Window(x, y, node.weights, node.relu, node.pooled, other))
                 return
             if node.weights.stride != (1, 1):
                 thinned = Place(Buffer(x.channels, y.buffer.height, y.buffer.width), 0, x.channels)

@@ -76,3 +76,17 @@ def of_layer(layer: nn.Module, before: tuple[int, ...]) -> Weights | None:
     return Weights(
         n_in, n_out, outputs, inputs, filters.clone(), bias, *geometry, groups, isinstance(layer, ExpanderLayer)
     )
+
+
+def why_dense(w: Weights) -> str:
+    """Why the direct kernels cannot compute a layer; "" if they can."""
+    if not w.window:  # linear
+        return ""
+    if w.window not in ((1, 1), (3, 3)):
+        return f"the direct kernels are for 1x1 and 3x3, not {w.window[0]}x{w.window[1]}"
+    border = w.window[0] // 2
+    padded = w.padding == "same" if isinstance(w.padding, str) else w.padding == (border, border)
+    padded = padded or (border == 0 and w.padding == "valid")
+    if w.dilation != (1, 1) or w.stride not in ((1, 1), (2, 2)) or not padded:
+        return f"stride {w.stride}, padding {w.padding}, dilation {w.dilation}"
+    return ""

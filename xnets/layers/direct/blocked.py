@@ -8,6 +8,8 @@ pixels of many channels would fall on the same few places in that cache; a step 
 Epilogues are part of the kernels: `bias` is what sums start from, then comes `other` (a residual), then ReLU.
 """
 
+import functools
+
 from xnets.layers.direct.ir import Function, Variable
 from xnets.layers.direct.window import TAPS, Map, tiled
 
@@ -133,19 +135,23 @@ def _group(code: Function, place: str, inputs: str, rows: list[str], kept: list[
 # --- 3x3 convolutions of padding 1 ---
 
 
-def shape_of_tiles(height: int, width: int, stride: int, registers: int) -> Map:
-    """How the output of a 3x3 convolution is cut into tiles."""
-    return tiled((height - 1) // stride + 1, (width - 1) // stride + 1, registers)
+def shape_of_tiles(height: int, width: int, stride: int, registers: int, even: bool) -> Map:
+    """How the output of a 3x3 convolution is cut into tiles: `even` ones if it is to be pooled, and even itself."""
+    high, across = (height - 1) // stride + 1, (width - 1) // stride + 1
+    if not even or high * across <= registers:
+        return tiled(high, across, registers)
+    sizes = range(2, min(across, registers // 2) + 1, 2)
+    return Map(high, across, 2, min(sizes, key=lambda wide: (-(-across // wide) * wide, -wide)))
 
 
 def window(height: int, width: int, stride: int, tall: int, wide: int, lanes: int, relu: bool, adds: bool,
-           by_plane: bool) -> Function:  # fmt: skip
+           by_plane: bool, pooled: bool) -> Function:  # fmt: skip
     """y (rows, y_step, lanes), for rows [r0, r1), from x (channels, x_step, lanes), a map of height x width.
 
     Row r has the edges pointer[r] ... pointer[r + 1], with inputs columns[e] and filters weights[9 e]. Tiles of
     tall x wide outputs; the last of a row or column ends where the map does. `zeros` is one vector of them. by_plane:
     all tiles of a row before the next row, for depthwise convolutions; otherwise the part of x under a tile stays in
-    the cache while all rows are computed.
+    the cache while all rows are computed. pooled: y is the maximum of each 2 x 2 outputs; tiles and map are even.
     """
     code = Function(
         "window", ["x", "weights", "columns", "pointer", "bias", "other", "y", "zeros"],
@@ -165,12 +171,20 @@ def window(height: int, width: int, stride: int, tall: int, wide: int, lanes: in
             filters = code.at("%weights", code.mul(e, 9))
             taps = [code.broadcast(code.at(filters, t)) for t in range(9)]
             _edge(code, sums, plane, taps, (height, width), stride, (tall, wide), top, left)
-        corner = code.add(code.mul(r, "%y_step"), code.add(code.mul(top, across), left))
-        for i in range(tall):
-            for j in range(wide):
-                place = code.mul(code.add(corner, i * across + j), lanes)
-                total = _finish(code, sums[i * wide + j].get(), code.at("%other", place) if adds else None, relu)
-                code.store(total, code.at("%y", place))
+        totals, row = {(i, j): sums[i * wide + j].get() for i in range(tall) for j in range(wide)}, across
+        if pooled:
+            top, left, row = *(code.op(f"ashr i64 {v}, 1") for v in (top, left)), across // 2
+            totals = {
+                (i // 2, j // 2): functools.reduce(
+                    lambda a, b: _larger(code, a, b), [totals[i + di, j + dj] for di in (0, 1) for dj in (0, 1)]
+                )
+                for i in range(0, tall, 2)
+                for j in range(0, wide, 2)
+            }
+        corner = code.add(code.mul(r, "%y_step"), code.add(code.mul(top, row), left))
+        for (i, j), total in totals.items():
+            place = code.mul(code.add(corner, i * row + j), lanes)
+            code.store(_finish(code, total, code.at("%other", place) if adds else None, relu), code.at("%y", place))
 
     if by_plane:
         with code.loop("%r0", "%r1") as r, code.loop(0, bands) as b, code.loop(0, tiles) as t:

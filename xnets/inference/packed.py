@@ -167,10 +167,7 @@ class Window(Step):
             def work(r0: int, r1: int, source: int = source, target: int = target, other: int = other) -> None:
                 kernel(source, *constant, other, target, c.zeros.data_ptr(), r0, r1, x.step, y.step)
 
-            in_parallel(
-                work,
-                parts(y.channels, threads_for(self.filters.numel() * y.pixels * c.lanes * (4 if self.pooled else 1))),
-            )
+            in_parallel(work, parts(y.channels, threads_for(work_of * c.lanes)))
 
 
 class Pool(Step):

@@ -18,10 +18,10 @@ PASSES = {"forward": 1.0, "forward+backward": 0.8}
 
 
 def read(name: str) -> pd.DataFrame:
-    """One of the csv files; "grouped" is the faster of its two layouts."""
+    """One of the csv files; of the same in two layouts the faster."""
     frame = pd.read_csv(HERE / f"{name}.csv")
     keys = [c for c in frame.columns if c in ("machine", "threads", "layer", "network", "pass", "compression")]
-    frame["method"] = frame["method"].str.replace("grouped channels_last", "grouped")
+    frame["method"] = frame["method"].str.replace(r"^(X, auto|grouped) channels_last$", r"\1", regex=True)
     return frame.sort_values("ms").drop_duplicates([*keys, "method"]).sort_index()
 
 

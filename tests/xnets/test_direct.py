@@ -311,6 +311,24 @@ def test_second_derivatives_are_refused():
 
 
 @needs_llvmlite
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("window", [0, 1, 3])
+def test_outputs_and_gradients_may_be_changed_in_place(window, layout):
+    """As by nn.ReLU(inplace=True), which autograd refuses of a view."""
+    x, weight, edges, _ = problem(12, 8, 1, 3, window, 5, (4, 3))
+    x = x.to(memory_format=layout) if window else x
+    for stride in (1, 2) if window else (1,):
+        how = SAME[window]._replace(stride=(stride, stride)) if window else None
+        given = [t.clone().requires_grad_() for t in (x, weight)]
+        y = compute("direct", Call(*given, None, edges, how)).relu_()
+        dx, dw = torch.autograd.grad(y.sum(), given)
+        dx.mul_(2)
+        dw.mul_(2)
+        right = compute("dense", Call(*given, None, edges, how)).relu()
+        torch.testing.assert_close((y, dx, dw), (right, *torch.autograd.grad(2 * right.sum(), given)))
+
+
+@needs_llvmlite
 def test_everything_else_is_the_dense_kernels_and_says_why():
     x, weight, edges, _ = problem(6, 4, 1, 3, 3, 2, (5, 5))
     same = SAME[3]

@@ -19,15 +19,15 @@ PASSES = {"forward": 1.0, "forward+backward": 0.8}
 REASONS = """\
 Where a ratio falls short of what was asked (figures not in bold):
 
-- The dense layer is oneDNN's or MKL's, which run close to this machine's peak of multiply-adds, so that C times is out of
-  reach by as much as anything but multiply-adds costs; the third number is that limit. On 4x4 maps it counts only the taps
-  that fall on the map.
-- 3x3: what is left between the measured ratio and the limit is packing images into vectors, writing the result back and
-  the page faults of a fresh output; the more C, the larger that share.
-- 1x1 and linear: an edge is one vector loaded and multiplied, and loads from the second-level cache are fewer a cycle than
-  multiply-adds. Outputs that share inputs (`block`, and groups) load less: that is what they gain.
-- Whole X-VGG16: three convolutions that its configuration leaves dense, norms and pooling take the larger part of the time
-  that is left, whatever the sparse layers take.
+- The dense layer is oneDNN's or MKL's, which run close to this machine's peak of multiply-adds, so that C times is
+  out of reach by as much as anything but multiply-adds costs; the third number is that limit. On 4x4 maps it counts
+  only the taps that fall on the map.
+- 3x3: what is left between the measured ratio and the limit is packing images into vectors, writing the result back
+  and the page faults of a fresh output; the more C, the larger that share.
+- 1x1 and linear: an edge is one vector loaded and multiplied, and loads from the second-level cache are fewer a
+  cycle than multiply-adds. Outputs that share inputs (`block`, and groups) load less: that is what they gain.
+- Whole X-VGG16: three convolutions that its configuration leaves dense, norms and pooling take the larger part of
+  the time that is left, whatever the sparse layers take.
 - bf16: only dense. Graphs whose edges pair up neighbouring inputs would be needed to feed the CPU's bf16 products.
 """
 

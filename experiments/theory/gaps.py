@@ -35,10 +35,10 @@ def graphs_for(shape: Shape, most: int, seconds: float) -> int:
 def gap_rows(most: int, seconds: float, every: int = 1) -> Iterator[dict[str, Any]]:
     """One row for each shape, or for each `every`-th of them; see graphs_for for the numbers of graphs.
 
-    gap_*: quantiles of 1 - sigma2 / sigma1 over the graphs. below_*: the share of graphs whose gap is below that share of
-    the median. bound_below_50: what the matrix Chernoff bound allows below half the median; bound_gap: the gap that it
-    promises but for one graph in 10^4, at least (below 0 it promises nothing). vadhan_outputs: sets up to this size
-    are covered by the theorem that the paper cites.
+    gap_*: quantiles of 1 - sigma2 / sigma1 over the graphs. below_*: the share of graphs whose gap is below that share
+    of the median. bound_below_*: what the matrix Chernoff bound allows below such a share; bound_gap: the gap that it
+    promises but for one graph in 10^4 (below 0 it promises nothing). vadhan_outputs: sets up to this size are covered
+    by the theorem that the paper cites.
     """
     for shape in paper_shapes()[::every]:
         sizes = shape.n_in, shape.n_out, shape.degree

@@ -1,4 +1,4 @@
-"""How the spectral gap of the paper's random graphs is distributed: many graphs of one shape at a time (section 5.4)."""
+"""How the gap of the paper's random graphs is distributed: many graphs of one shape at a time (section 5.4)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

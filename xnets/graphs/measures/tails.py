@@ -22,9 +22,9 @@ def chernoff_probability(n_in: int, n_out: int, degree: int, ratio: float) -> fl
     An output's row of zeros and ones less D / n_in is orthogonal to the row of ones, has squared length R = D (1 - D /
     n_in), and its products average to (R / (n_in - 1)) times the identity of what is orthogonal to ones. The rows are
     independent, so (Tropp, User-friendly tail bounds, 2012, theorem 1.1) the sum of the products exceeds (1 + d) times
-    its mean with probability at most (n_in - 1) (e^d / (1 + d)^(1 + d))^(n_out / (n_in - 1)). sigma2 is at most the root
-    of that sum's norm, sigma1 at least D sqrt(n_out / n_in). Where n_out is about n_in the exponent is about 1: the
-    bound is not exponentially small in n.
+    its mean with probability at most (n_in - 1) (e^d / (1 + d)^(1 + d))^(n_out / (n_in - 1)). sigma2 is at most the
+    root of that sum's norm, sigma1 at least D sqrt(n_out / n_in). Where n_out is about n_in the exponent is about 1,
+    so the bound is not exponentially small in n.
     """
     check_sizes(n_in, n_out)
     check_degree(degree, n_in)
@@ -64,7 +64,7 @@ def vadhan_set_size(n_in: int, n_out: int, degree: int) -> float:
 
 
 def dead_inputs_expected(n_in: int, n_out: int, degree: int) -> float:
-    """How many inputs of a random graph feed nothing, on average: n_in (1 - D / n_in)^n_out, about n_in e^-D if square."""
+    """How many inputs of a random graph feed nothing, on average: n_in (1 - D / n_in)^n_out, n_in e^-D if square."""
     check_sizes(n_in, n_out)
     check_degree(degree, n_in)
     return float(n_in * (1 - degree / n_in) ** n_out)

@@ -1,6 +1,6 @@
 """`python -m experiments.theory`: measure what the paper says of graphs; a stage of dvc.yaml.
 
-At the scales `cifar` and `paper` as much as docs/theory has (25 minutes of one core), else a sample in seconds.
+At the scales `cifar` and `paper` as much as docs/theory/measured has (25 minutes of one core), else seconds.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def small() -> dict[str, Callable[[], Rows]]:
 
 
 def full() -> dict[str, Callable[[], Rows]]:
-    """What docs/theory has."""
+    """What docs/theory/measured has."""
     sides = [4**k for k in range(3, 11)]
     names = ("random", "matchings", "ramanujan", "butterfly", "grouped-shuffled", "grouped")
 

@@ -31,8 +31,8 @@ def draw(folder: Path | None = None) -> tuple[Figure, pd.DataFrame]:
     panels[0].plot([], [], color=DENSE, lw=0.8, ls=":", label="least there can be")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
     figure.supxlabel(
-        "Lines, for each $C$: a Ramanujan graph's ratio; no regular graph with $n \\gg D$ is below (Alon–Boppana). "
-        "The least of any regular\ngraph of this very size. Means over 5 seeds; sd at most "
+        "Dashed, for each $C$: a Ramanujan graph's ratio; where $n \\gg D$ no regular graph is below (Alon–Boppana). "
+        "Dotted: the least of any\nregular graph of this very size. Means over 5 seeds; sd at most "
         f'{pd.concat(shown)["sd"].max():.3f}. "random block $b$": random, $b$ outputs share their inputs.',
         fontsize=8,
     )

@@ -14,7 +14,7 @@ from xnets.graphs.measures.tails import lost_share
 
 D = 16  # of the panel that compares constructions
 _LOOKS = {
-    "grouped": ("grouped: never", GROUPED, "s"),
+    "grouped": ("grouped", GROUPED, "s"),
     "butterfly": ("butterfly", COLOURS["green"], "^"),
     "random": ("random (the paper's)", EXPANDER, "o"),
     "matchings": ("random, $D$-regular", COLOURS["sky"], "D"),
@@ -53,9 +53,12 @@ def _constructions(axes: Axes, data: pd.DataFrame) -> None:
         deepest = data[data["construction"] == name].groupby("n")["layers"].max()
         never = deepest.isna()
         axes.plot(deepest.index[~never], deepest[~never], color=colour, marker=marker, ms=4, label=label, zorder=3 + i)
+        if never.any():
+            axes.plot(
+                deepest.index[never], [top] * never.sum(), color=colour, marker=marker, ms=4, lw=0.8, zorder=3 + i
+            )
         if never.all():
-            axes.plot(deepest.index, [top] * len(deepest), color=colour, marker=marker, ms=4, lw=0.8)
-            axes.text(sides[0], top * 1.03, label, color=colour, fontsize=7.5, va="bottom")
+            axes.text(sides[0], top * 1.03, "never", color=INK, fontsize=7.5, va="bottom")
     at = smooth[30]
     axes.text(at, gap_layers(at, D) * 1.02, "proved by\nthe gap  ", fontsize=7, color=DENSE, ha="right", va="bottom")
     axes.text(
@@ -64,9 +67,7 @@ def _constructions(axes: Axes, data: pd.DataFrame) -> None:
     axes.set(xscale="log", xlabel="$n$", ylabel="layers until every output sees every input", ylim=(0, top * 1.12))
     axes.set_title(f"(a) constructions, $D$ = {D}")
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(
-        handles[1:], labels[1:], loc="upper left", bbox_to_anchor=(0, 0.88), handlelength=1.3, labelspacing=0.25
-    )
+    axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, 0.88), handlelength=1.3, labelspacing=0.25)
 
 
 def _degrees(axes: Axes, data: pd.DataFrame) -> None:

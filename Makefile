@@ -72,7 +72,7 @@ snapshot: setup
 	mkdir -p docs/demo
 	cp results/demo/tables/all.md results/demo/figures/*.png docs/demo/
 
-# Measure what the paper says of graphs, in full (some 25 minutes of one core), and draw it: docs/theory.
+# Measure what the paper says of graphs, in full (some 20 minutes of one core), and draw it: docs/theory.
 theory: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.theory --size full --to docs/theory/measured
 	for name in sensitivity mixing constructions gaps; do \

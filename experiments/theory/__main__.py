@@ -1,6 +1,6 @@
 """`python -m experiments.theory`: measure what the paper says of graphs; a stage of dvc.yaml.
 
-At the scales `cifar` and `paper` as much as docs/theory/measured has (25 minutes of one core), else seconds.
+At the scales `cifar` and `paper` as much as docs/theory/measured has (20 minutes of one core), else seconds.
 """
 
 import argparse

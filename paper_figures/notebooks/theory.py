@@ -13,7 +13,7 @@
 # O(log n) layers (Theorem 1), edges are spread evenly over all sets (Theorem 2), and a randomly drawn graph is hardly
 # ever a bad one (section 5.4). Here each is measured, on the graphs themselves: nothing is trained.
 #
-# The figures are drawn from `docs/theory/measured/*.csv`, which `make theory` makes again in some 25 minutes of one
+# The figures are drawn from `docs/theory/measured/*.csv`, which `make theory` makes again in some 20 minutes of one
 # core. `dvc repro` measures and draws a small sample of the same.
 #
 # ## Theorem 1: sensitivity
@@ -68,7 +68,7 @@ display(figure)
 # %% [markdown]
 # How to read it:
 # - For *random* sets the statement is true of every graph, of groups too: they tell nothing about connectivity.
-# - Against sets that were searched for, the bound is within a factor of about two of what can be found, and for small
+# - Against sets that were searched for, the bound is some two to three times what can be found, and for small
 #   sets it is more than the number expected: nothing is promised of them, and rightly.
 # - Groups have pairs of large sets without any edge.
 #
@@ -92,14 +92,16 @@ display(figure)
 
 # %% [markdown]
 # How to read it:
-# - Each shape (n_in, n_out, D) of the paper's X-Nets once. The drawn graphs of a shape hardly differ: the paper's
-#   conclusion is right, and more so than it says.
+# - Each shape (n_in, n_out, D) of the paper's X-Nets once. The drawn graphs of nearly all shapes hardly differ: the
+#   paper's conclusion is right there. The exceptions are small degrees, above all 32 → 64 with D = 2, the first sparse
+#   layer of X-MobileNet-0.5-16, where a graph with hardly any gap is drawn now and then.
 # - The theorem it cites does not say so. Vadhan's Theorem 4.4 is about expansion of small sets, up to n / (e³D⁴)
 #   outputs, with probability at least 1/2. For every shape of the paper that is less than one output
 #   (`vadhan_outputs` below). And |N(S)| ≈ D|S| cannot be where D is n / 2.
 # - What can be proved of the gap is the matrix Chernoff bound (dashed; `xnets.graphs.measures.tails`). It falls fast,
 #   but far from where the graphs are, and at large compression it proves nothing.
-# - Dead inputs (c) are the price of drawing by outputs: a share of about exp(-mean fan-out) feeds nothing.
+# - Dead inputs (c) are the price of drawing by outputs: a share of about exp(-mean fan-out) feeds nothing. In
+#   X-DenseNet-BC-80-40-200 it is one input in twelve of its widest 3x3 layers.
 
 # %%
 display(

@@ -27,9 +27,11 @@ _LOOKS = {
 def draw(folder: Path | None = None) -> tuple[Figure, pd.DataFrame]:
     """The figure, and the measured stacks: see experiments.theory.sensitivity for the columns."""
     data = read("sensitivity", folder)
-    figure = new_figure(3.2)
+    figure = new_figure(3.4)
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.15, 1, 0.8])
     _constructions(left, data[data["degree"] == D])
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, [f"(a) {labels[0]}", *labels[1:]], loc="outside upper center", ncols=6, columnspacing=1.2)
     _degrees(middle, data)
     _lost(right, data[(data["construction"] == "random") & (data["n"] >= 256)])
     fewest, most = data["followed"][data["n"] == data["n"].max()].min(), data["n"][data["followed"] == data["n"]].max()
@@ -60,14 +62,14 @@ def _constructions(axes: Axes, data: pd.DataFrame) -> None:
         if never.all():
             axes.text(sides[0], top * 1.03, "never", color=INK, fontsize=7.5, va="bottom")
     at = smooth[30]
-    axes.text(at, gap_layers(at, D) * 1.02, "proved by\nthe gap  ", fontsize=7, color=DENSE, ha="right", va="bottom")
+    axes.text(
+        at, gap_layers(at, D) * 1.02, "dotted: proved\nby the gap ", fontsize=7, color=DENSE, ha="right", va="bottom"
+    )
     axes.text(
         sides[-1], 0.55 * np.log(sides[-1]) / np.log(D), "dashed: $\\log_D n$", fontsize=7, color=DENSE, ha="right"
     )
     axes.set(xscale="log", xlabel="$n$", ylabel="layers until every output sees every input", ylim=(0, top * 1.12))
     axes.set_title(f"(a) constructions, $D$ = {D}")
-    handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, 0.88), handlelength=1.3, labelspacing=0.25)
 
 
 def _degrees(axes: Axes, data: pd.DataFrame) -> None:

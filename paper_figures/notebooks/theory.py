@@ -101,7 +101,7 @@ display(figure)
 # - What can be proved of the gap is the matrix Chernoff bound (dashed; `xnets.graphs.measures.tails`). It falls fast,
 #   but far from where the graphs are, and at large compression it proves nothing.
 # - Dead inputs (c) are the price of drawing by outputs: a share of about exp(-mean fan-out) feeds nothing. In
-#   X-DenseNet-BC-80-40-200 it is one input in twelve of its widest 3x3 layers.
+#   X-DenseNet-BC-80-40-200 it is one input in twelve of each 3x3 layer.
 
 # %%
 display(

@@ -107,7 +107,7 @@ def measure(name: str, what: str, repeats: int) -> list[list]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--threads", type=int, nargs="*", default=[1])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--networks", nargs="*", default=list(BATCHES), choices=list(BATCHES))
     parser.add_argument("--passes", nargs="*", default=list(PASSES), choices=list(PASSES))

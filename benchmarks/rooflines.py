@@ -5,6 +5,10 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.timing import clock
+from xnets.layers.direct import AVAILABLE
+from xnets.layers.direct.ir import Function
+
+CHAINS = 12  # a CPU has few units for multiply-adds, and each takes some cycles
 
 
 def best_seconds(work: Callable[[], object], repeats: int = 7) -> float:
@@ -18,10 +22,35 @@ def best_seconds(work: Callable[[], object], repeats: int = 7) -> float:
 
 
 def multiply_adds_per_second() -> float:
-    """As MKL's dense matrix product reaches them, fp32, with torch's threads."""
+    """fp32, with torch's threads: of a loop that does nothing else, or of MKL's dense matrix product if that is more."""
     n = 1536
     a, b, c = (torch.randn(n, n) for _ in range(3))
-    return n**3 / best_seconds(lambda: torch.mm(a, b, out=c))
+    product = n**3 / best_seconds(lambda: torch.mm(a, b, out=c))
+    if not AVAILABLE:
+        return product
+    from xnets.layers.direct.jit import compiled, vector_width
+    from xnets.layers.direct.pool import in_parallel
+
+    loop, threads, rounds = compiled(_chains, vector_width()), torch.get_num_threads(), 2_000_000
+    seconds = best_seconds(
+        lambda: in_parallel(lambda place: loop(a[place].data_ptr(), rounds), [(i,) for i in range(threads)])
+    )
+    return max(product, threads * rounds * CHAINS * vector_width() / seconds)
+
+
+def _chains(width: int) -> Function:
+    """`rounds` times CHAINS multiply-adds of vectors, none of which waits for another."""
+    code = Function("chains", ["a"], ["rounds"], width)
+    factor = code.load("%a")
+    sums = [code.zero() for _ in range(CHAINS)]
+    with code.loop(0, "%rounds"):
+        for s in sums:
+            s.set(code.fma(factor, s.get(), factor))
+    total = sums[0].get()
+    for s in sums[1:]:
+        total = code.plus(total, s.get())
+    code.store(total, "%a")
+    return code
 
 
 def bytes_per_second() -> float:

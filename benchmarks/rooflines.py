@@ -22,7 +22,7 @@ def best_seconds(work: Callable[[], object], repeats: int = 7) -> float:
 
 
 def multiply_adds_per_second() -> float:
-    """fp32, with torch's threads: of a loop that does nothing else, or of MKL's dense matrix product if that is more."""
+    """fp32, with torch's threads: of a loop that does nothing else, or of MKL's dense product if that is more."""
     n = 1536
     a, b, c = (torch.randn(n, n) for _ in range(3))
     product = n**3 / best_seconds(lambda: torch.mm(a, b, out=c))

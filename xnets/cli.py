@@ -148,12 +148,16 @@ def _print_kernels(args: argparse.Namespace) -> None:
     size = args.image_size or parse_name(args.name).image_size
     example = torch.randn(args.batch, 3, size, size)
     cost(args.name, image_size=size)  # says so if the network does not take such images
-    found = explain(build(args.name), example, training=not args.inference)
+    try:
+        found = explain(build(args.name), example, training=not args.inference)
+    except ValueError as error:  # batch norms of one value
+        raise XNetsError(f"{args.name} cannot be trained on {args.batch} images of {size}x{size}: {error}") from None
     print(
         f"{args.name}, {args.batch} images of {size}x{size}, {args.threads} threads of {cpu_name()}, {vectors_here()}"
     )
     print(describe(found) if found else "It has no sparse layer: all of it is torch's own.")
-    print(f"Measured times are kept in {Timings.of_this_machine().path}")
+    if any(e.choice.milliseconds for e in found):
+        print(f"Measured times are kept in {Timings.of_this_machine().path}")
 
 
 if __name__ == "__main__":

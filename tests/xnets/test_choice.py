@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 import xnets
 from xnets import ExpanderConv2d, ExpanderLinear, XNetsError
@@ -115,6 +117,44 @@ def test_a_damaged_cache_is_measured_anew_and_kept(monkeypatch):
     forget()
     monkeypatch.setattr(choice, "measure", lambda *args: pytest.fail("measured again"))
     assert chosen(layer, x).kernel == "dense"
+
+
+@pytest.mark.parametrize("times", [{"dense": -5.0, "other": 1.0}, {"dense": float("nan"), "other": 1.0}, {"dense": 0}])
+def test_times_that_cannot_be_are_measured_anew(monkeypatch, times):
+    two_kernels(monkeypatch, 6, 1)
+    layer, x = layer_and_image()
+    path = Timings.of_this_machine().path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    said = {"case": choice.case(layer.call(x)), "milliseconds": times}
+    path.write_bytes(b"\xff\xfe not text\n" + json.dumps(said).encode() + b"\n")
+    assert chosen(layer, x).kernel == "other"
+
+
+def test_a_user_without_a_home_has_a_cache(monkeypatch):
+    for name in ("XNETS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", homeless)
+    assert cache_folder().name == "xnets"
+
+
+def test_measuring_is_not_seen_by_checkpoints_and_counters(monkeypatch):
+    two_kernels(monkeypatch, 1, 3)
+    layer, x = layer_and_image()
+    with FlopCounterMode(display=False) as first:
+        layer(x)
+    with FlopCounterMode(display=False) as second:
+        layer(x)
+    assert first.get_total_flops() == second.get_total_flops() > 0
+    forget()
+    Timings.of_this_machine().path.unlink()
+    x.requires_grad_()
+    checkpoint(layer, x, use_reentrant=False).sum().backward()
+    expected = torch.autograd.grad(layer.to_dense()(x).sum(), x)[0]
+    torch.testing.assert_close(x.grad, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 
 from xnets import ExpanderConv2d, ExpanderLinear
 from xnets.graphs import BipartiteGraph
@@ -301,13 +303,48 @@ def test_operators_keep_pytorchs_rules(window, stride):
 
 
 @needs_llvmlite
-def test_second_derivatives_are_refused():
-    x, weight, edges, _ = problem(6, 4, 1, 3, 0, 2, ())
-    x.requires_grad_()
-    y = DirectKernel().linear(x, weight, None, edges)
-    (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError):
-        torch.autograd.grad(dx.sum(), x)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("window", [0, 1, 3])
+def test_second_derivatives(window, stride):
+    x, weight, edges, upstream = problem(9, 6, 1, 4, window, 3, (5, 4), stride=stride)
+    how = SAME[window]._replace(stride=(stride, stride)) if window else None
+    found = []
+    for kernel in ("direct", "dense"):
+        given = [t.clone().requires_grad_() for t in (x, weight)]
+        dy = upstream.clone().requires_grad_()
+        y = compute(kernel, Call(*given, None, edges, how))
+        first = torch.autograd.grad(y.square(), given, dy, create_graph=True)
+        found.append(torch.autograd.grad(sum(t.square().sum() for t in first), [*given, dy]))
+    for mine, right in zip(*found, strict=True):
+        torch.testing.assert_close(mine, right, rtol=1e-3, atol=1e-4 * float(right.abs().max()))
+
+
+@needs_llvmlite
+def test_what_looks_at_calls_in_its_own_way_gets_the_dense_kernel():
+    x, weight, edges, _ = problem(6, 4, 1, 3, 3, 2, (5, 5))
+    layer = ExpanderConv2d(6, 4, 3, padding=1, degree=3, seed=0, kernel="direct")
+    dense = layer.to_dense()
+    tangent = torch.ones_like(x)
+    torch.testing.assert_close(torch.func.jvp(layer, (x,), (tangent,)), torch.func.jvp(dense, (x,), (tangent,)))
+    with forward_ad.dual_level():
+        y = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, tangent)))
+    torch.testing.assert_close(y.tangent, dense(tangent) - dense.bias.view(-1, 1, 1))
+    torch.testing.assert_close(torch.jit.trace(layer, x)(x), dense(x))
+    short = Call(x, weight[:, :2].contiguous(), None, edges, SAME[3])
+    assert "degree" in choose("direct", short).why
+    with pytest.raises((RuntimeError, IndexError)):
+        compute("direct", short)
+
+
+@needs_llvmlite
+def test_threads_may_meet_graphs_for_the_first_time_together():
+    for _ in range(5):
+        layers = [ExpanderLinear(12, 8, degree=3, seed=i, kernel="direct") for i in range(30)]
+        x = torch.randn(2, 12)
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(lambda _: [layer(x) for layer in layers], range(8)))  # noqa: B023
+        for outputs in found:
+            torch.testing.assert_close(outputs, [layer.to_dense()(x) for layer in layers])
 
 
 @needs_llvmlite

@@ -386,3 +386,68 @@ print({(kernel, why) for _, kernel, why in network.explain()})
 def test_importing_costs_nothing():
     script = "import sys, xnets; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+class _Odd(nn.Module):
+    """Networks whose trace is not what they compute, or not for every batch."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.conv, self.again = how, nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1)
+        self.map = nn.Parameter(torch.randn(1, 32, 8, 8))
+
+    def forward(self, x):
+        y = self.conv(x)
+        if self.how == "parameter":
+            return F.relu(y + self.map)
+        if self.how == "over the batch":
+            return y + y.mean(0, keepdim=True)
+        if self.how == "first image":
+            return y + self.conv(x[:1])
+        if self.how == "part in place":
+            y[:, :4].relu_()
+            return y
+        z = y
+        y += self.again(y)
+        return torch.cat([y, z], 1)
+
+
+@pytest.mark.parametrize("images", [1, 6])
+@pytest.mark.parametrize("how", ["parameter", "over the batch", "first image", "part in place", "alias in place"])
+def test_right_or_refused(how, images):
+    torch.manual_seed(0)
+    model = _Odd(how).eval()
+    try:
+        made = xnets.for_inference(model, torch.randn(images, 3, 8, 8))
+    except XNetsError:
+        return
+    x = torch.randn(5, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(made(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_hooks_on_the_whole_are_refused():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3))
+    model.register_forward_hook(lambda module, args, output: output + 2)
+    with pytest.raises(XNetsError, match="Use the network itself"):
+        xnets.for_inference(model, torch.randn(2, 3, 8, 8))
+
+
+def test_a_single_layer_and_things_that_are_none():
+    x = torch.randn(3, 16, 8, 8)
+    for layer in (xnets.ExpanderConv2d(16, 16, 3, padding=1, compression=2), nn.BatchNorm2d(16).eval()):
+        with torch.no_grad():
+            torch.testing.assert_close(xnets.for_inference(layer, x)(x), layer(x), rtol=1e-4, atol=1e-5)
+    with pytest.raises(XNetsError, match="not NoneType"):
+        xnets.for_inference(None, x)
+    with pytest.raises(XNetsError, match="not NoneType"):
+        xnets.for_inference(nn.BatchNorm2d(16), x)(None)
+
+
+def test_inference_mode_and_no_grad_take_turns():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Conv2d(8, 8, 1, stride=2)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    made = xnets.for_inference(model, x)
+    with torch.inference_mode():
+        first = made(x)
+    torch.testing.assert_close(made(x), first, rtol=0, atol=0)

@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from xnets.errors import XNetsError
 from xnets.inference.choose import Choice, choose
 from xnets.inference.fold import fold
 from xnets.inference.graph import traced
 from xnets.layers.direct import AVAILABLE
+from xnets.layers.expander import ExpanderLayer
 
 
 class InferenceNetwork(nn.Module):
@@ -27,6 +29,8 @@ class InferenceNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         """(N, *image) -> the network's output."""
+        if not isinstance(x, Tensor):
+            raise XNetsError(f"This network takes a batch of images, a tensor, not {type(x).__name__}.")
         if tuple(x.shape[1:]) != self.image or x.dim() != len(self.image) + 1 or not x.shape[0]:
             raise XNetsError(
                 f"This network was made for images of {self.image}, with the batch in front, not {tuple(x.shape)}; "
@@ -36,7 +40,8 @@ class InferenceNetwork(nn.Module):
             raise XNetsError(
                 f"This network was made for {self.dtype} on {self.device_type}, not {x.dtype} on {x.device.type}."
             )
-        with torch.autocast(self.device_type, enabled=False):
+        # its memory is used again in later calls, which may be in another mode
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device_type, enabled=False):
             return self.plan.run(x)
 
     def explain(self) -> list[tuple[str, str, str]]:
@@ -68,12 +73,21 @@ def for_inference(model: nn.Module, example: Tensor) -> InferenceNetwork:
         model: a network that torch.fx can trace, with one input, a batch of images. It is not changed.
         example: a batch (N, C, H, W).
 
+    Before it is returned its outputs are compared with the model's, on the example and on one image more.
+
     Raises:
-        XNetsError: no batch of images; a network that cannot be traced.
+        XNetsError: no batch of images; a network that cannot be traced, or whose trace computes something else (hooks
+            on the whole model, in-place changes of a part of a map).
     """
+    if not isinstance(model, nn.Module):
+        raise XNetsError(f"for_inference takes a network, an nn.Module, not {type(model).__name__}.")
     if not isinstance(example, Tensor) or example.dim() != 4 or not example.numel() or not example.is_floating_point():
         raise XNetsError("for_inference needs an example: a batch of images (N, C, H, W), a tensor of floats.")
     network_of = copy.deepcopy(model).eval()
+    torchs_own = type(model).__module__.startswith("torch.nn.modules")
+    if not any(model.children()) and (torchs_own or isinstance(model, ExpanderLayer)):
+        # torch.fx looks into what it is given, a single layer too
+        network_of = nn.Sequential(network_of)
     places = {(p.device, p.dtype) for p in network_of.parameters()}
     if len(places) > 1 or (places and places != {(example.device, example.dtype)}):
         raise XNetsError("for_inference needs a network and an example of one dtype on one device.")
@@ -81,7 +95,34 @@ def for_inference(model: nn.Module, example: Tensor) -> InferenceNetwork:
         network = traced(network_of, example)
         fold(network)
         choice = choose(network, example, _why_not(example))
-    return InferenceNetwork(type(model).__name__, choice, tuple(example.shape[1:]), example.dtype, example.device.type)
+        made = InferenceNetwork(
+            type(model).__name__, choice, tuple(example.shape[1:]), example.dtype, example.device.type
+        )
+        for batch in (example, torch.cat([example, example[:1] * 0.5])):
+            if not _computes(made, network_of, batch):
+                raise XNetsError(
+                    "for_inference cannot follow this network: what it traced computes something else (a hook on the "
+                    "whole model, or an in-place change of a part of a map, is not seen). Use the network itself."
+                )
+    return made
+
+
+def _computes(made: InferenceNetwork, model: nn.Module, batch: Tensor) -> bool:
+    """Whether it gives what the model gives; True where the model itself takes no such batch."""
+    try:
+        right = tree_leaves(model(batch))
+    except Exception:  # the model's own code, which may know but one batch size
+        return True
+    try:
+        mine = tree_leaves(made(batch))
+    except Exception:  # torch's, where a value of another batch size than the images' was taken for theirs
+        return False
+    for a, b in zip(mine, right, strict=True):
+        if isinstance(b, Tensor) and b.is_floating_point() and b.numel():
+            close = {"rtol": 1e-3, "atol": 1e-3 * float(b.abs().max()), "equal_nan": True}
+            if a.shape != b.shape or not torch.allclose(a, b, **close):
+                return False
+    return True
 
 
 def _why_not(example: Tensor) -> str:

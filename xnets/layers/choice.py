@@ -7,12 +7,13 @@ What was measured is kept in xnets.layers.timings, so that a machine measures a 
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from xnets.layers.kernels import KERNELS, Convolution, Edges, Kernel, find_kernel
+from xnets.layers.kernels import KERNELS, Convolution, Edges, Kernel, find_kernel, is_transformed
 from xnets.layers.timings import Timings
 
 AUTO = "auto"
@@ -56,7 +57,7 @@ class Call(NamedTuple):
 
 
 class kernels:
-    """Say what layers with kernel="auto" use from here on, or only inside a `with`.
+    """Say what layers with kernel="auto" use from here on, or only inside a `with`; for all threads of the process.
 
         xnets.kernels("direct")         # from now on
         with xnets.kernels("dense"):    # in here
@@ -169,8 +170,26 @@ def multiply_adds(call: Call) -> int:
 
 
 def measure(call: Call, names: list[str]) -> dict[str, float]:
-    """Median milliseconds of each kernel, taking turns; with the backward pass where gradients are wanted."""
-    wanted, clock = gradients_wanted(call), _clock(call.x.device)
+    """Median milliseconds of each kernel, taking turns; with the backward pass where gradients are wanted.
+
+    In a thread of its own: what the caller has set up in its thread (hooks of activation checkpointing, counters of
+    operations) shall see nothing of it.
+    """
+    inference = torch.is_inference_mode_enabled()
+    device = call.x.device.type
+    cast = (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+
+    def apart() -> dict[str, float]:
+        with torch.inference_mode(inference), torch.autocast(device, cast[1], enabled=cast[0]):
+            return _measure(call, names, wanted)
+
+    wanted = gradients_wanted(call)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(apart).result()
+
+
+def _measure(call: Call, names: list[str], wanted: tuple[bool, bool]) -> dict[str, float]:
+    clock = _clock(call.x.device)
     times: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(REPEATS + 1):
         for name in names:
@@ -181,13 +200,17 @@ def measure(call: Call, names: list[str]) -> dict[str, float]:
 
 
 def _timed(call: Call, kernel: Kernel, wanted: tuple[bool, bool], clock: Callable[[], float]) -> float:
-    x, weight = call.x.detach().requires_grad_(wanted[0]), call.weight.detach().requires_grad_(wanted[1])
     bias = call.bias.detach() if call.bias is not None else None
+    if not any(wanted):
+        given = call._replace(x=call.x.detach(), weight=call.weight.detach(), bias=bias)
+        with torch.no_grad():
+            started = clock()
+            given.by(kernel)
+            return clock() - started
+    x, weight = call.x.detach().requires_grad_(wanted[0]), call.weight.detach().requires_grad_(wanted[1])
     started = clock()
     y = call._replace(x=x, weight=weight, bias=bias).by(kernel)
-    sources = [t for t in (x, weight) if t.requires_grad]
-    if sources:
-        torch.autograd.grad(y, sources, torch.ones_like(y))
+    torch.autograd.grad(y, [t for t in (x, weight) if t.requires_grad], torch.ones_like(y))
     return clock() - started
 
 
@@ -205,7 +228,7 @@ def _clock(device: torch.device) -> Callable[[], float]:
 
 def _can_measure(call: Call) -> bool:
     """Not while torch traces, under vmap, or with tensors that hold no values."""
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch.compiler.is_compiling() or is_transformed():
         return False
     return type(call.x) in TENSORS and type(call.weight) in TENSORS and call.x.device.type != "meta"
 

@@ -68,6 +68,14 @@ def to_dense_weight(weight: Tensor, edges: Edges) -> Tensor:
     return dense.view(edges.n_out, edges.n_in, *window)
 
 
+def is_transformed() -> bool:
+    """Whether torch looks at a call in a way that operators of our own do not know: vmap, jvp, torch.jit.trace."""
+    if torch.compiler.is_compiling():
+        return False
+    inside_functorch = torch._C._functorch.peek_interpreter_stack() is not None
+    return inside_functorch or torch.autograd.forward_ad._current_level >= 0 or torch.jit.is_tracing()
+
+
 def owned(view: Tensor) -> Tensor:
     """The same numbers, but no view: autograd lets no one (an in-place ReLU) change a view that an operator returns."""
     return view.new_empty(0).set_(view.untyped_storage(), view.storage_offset(), view.shape, view.stride())

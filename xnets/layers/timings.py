@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import os
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -34,10 +35,12 @@ class Timings:
         if self._read is None:
             self._read = {}
             with contextlib.suppress(OSError):
-                for line in self.path.read_text().splitlines():
+                for line in self.path.read_text(errors="replace").splitlines():
                     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                         said = json.loads(line)
-                        self._read[said["case"]] = {name: float(ms) for name, ms in said["milliseconds"].items()}
+                        milliseconds = {name: float(ms) for name, ms in said["milliseconds"].items()}
+                        if all(0 < ms < float("inf") for ms in milliseconds.values()):
+                            self._read[said["case"]] = milliseconds
         return self._read.get(case, {})
 
     def add(self, case: str, milliseconds: dict[str, float]) -> None:
@@ -58,7 +61,12 @@ def cache_folder() -> Path:
     """Where what can be measured again is kept."""
     if os.environ.get("XNETS_CACHE"):
         return Path(os.environ["XNETS_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xnets"
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "xnets"
+    try:
+        return Path.home() / ".cache" / "xnets"
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir()) / "xnets"
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from xnets.layers.kernels import Convolution, Edges
+from xnets.layers.kernels import Convolution, Edges, is_transformed
 
 try:
     AVAILABLE = importlib.util.find_spec("llvmlite") is not None
@@ -61,10 +61,14 @@ def why_not(x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None = N
         return f"only on a CPU, not on {x.device.type}"
     if torch.is_autocast_enabled("cpu"):
         return "not under autocast"
+    if is_transformed():
+        return "not under torch.func, forward-mode gradients or torch.jit.trace"
     if not x.dtype == weight.dtype == torch.float32:
         return f"only float32, not {str(x.dtype).removeprefix('torch.')}"
     if not edges.regular:
         return "only where all outputs have one degree"
+    if weight.shape[1] != edges.index.shape[1]:
+        return "weight and graph differ in degree"
     if x.numel() == 0 or max(x.numel(), weight.numel()) >= MOST:
         return "not for empty or very large tensors"
     if not x.is_contiguous() and not (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):

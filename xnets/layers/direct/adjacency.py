@@ -1,5 +1,6 @@
 """What the kernels need of a graph beyond its index, computed once for each graph and kept while it lives."""
 
+import threading
 from functools import cached_property
 from typing import NamedTuple
 
@@ -207,6 +208,7 @@ def group_rows(rows: np.ndarray, columns: np.ndarray, n_rows: int, n_columns: in
 
 
 _known: dict[tuple, tuple[StorageWeakRef, Adjacency]] = {}
+_lock = threading.Lock()  # two threads may meet a graph for the first time together
 
 
 def adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:
@@ -215,10 +217,11 @@ def adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:
     # the weak reference keeps the storage's address from being given to another one
     version = None if index.is_inference() else index._version
     key = (storage.cdata, index.storage_offset(), tuple(index.shape), version, n_in, n_out)
-    found = _known.get(key)
-    # made in inference_mode it has no version: only a look at it tells whether it was written to
-    if found is None or (version is None and not found[1].made_from(index)):
-        for old in [k for k, (kept, _) in _known.items() if kept.expired() or k[:3] == key[:3]]:
-            del _known[old]
-        found = _known[key] = (storage, Adjacency(index, n_in, n_out))
-    return found[1]
+    with _lock:
+        found = _known.get(key)
+        # made in inference_mode it has no version: only a look at it tells whether it was written to
+        if found is None or (version is None and not found[1].made_from(index)):
+            for old in [k for k, (kept, _) in _known.items() if kept.expired() or k[:3] == key[:3]]:
+                del _known[old]
+            found = _known[key] = (storage, Adjacency(index, n_in, n_out))
+        return found[1]

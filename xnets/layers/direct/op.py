@@ -1,4 +1,4 @@
-"""The kernels as PyTorch operators, with their gradients (first ones only) and with shapes for torch.compile.
+"""The kernels as PyTorch operators, with their gradients of any order and with shapes for torch.compile.
 
 x (N, n_in, H, W) and weight (n_out, D, k, k) are a convolution of padding (k - 1) / 2, k = 1 or 3, stride 1 or 2;
 x (N, n_in) and weight (n_out, D) a linear layer. Only x and weight are saved for the gradients.
@@ -121,4 +121,36 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None,
     return dx, dw, None, None
 
 
+# The three are linear in both of their tensors, so that each one's derivatives are the other two.
+
+
+def _save_input_gradient(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.stride = inputs[4]
+
+
+def _backward_of_input_gradient(ctx: Any, ddx: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+    dy, weight, index = ctx.saved_tensors
+    need_dy, need_weight = ctx.needs_input_grad[:2]
+    gradient = direct(ddx, weight, index, ctx.stride) if need_dy else None
+    dw = direct_weight_gradient(dy, ddx, index, list(weight.shape[2:]), ctx.stride) if need_weight else None
+    return gradient, dw, None, None, None, None
+
+
+def _save_weight_gradient(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.stride = inputs[4]
+
+
+def _backward_of_weight_gradient(ctx: Any, ddw: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    dy, x, index = ctx.saved_tensors
+    need_dy, need_x = ctx.needs_input_grad[:2]
+    last = _layout(x) == torch.channels_last
+    gradient = direct(x, ddw, index, ctx.stride) if need_dy else None
+    dx = direct_input_gradient(dy, ddw, index, list(x.shape[1:]), ctx.stride, last) if need_x else None
+    return gradient, dx, None, None, None
+
+
 direct.register_autograd(_backward, setup_context=_save)
+direct_input_gradient.register_autograd(_backward_of_input_gradient, setup_context=_save_input_gradient)
+direct_weight_gradient.register_autograd(_backward_of_weight_gradient, setup_context=_save_weight_gradient)

@@ -62,8 +62,8 @@ class RankCorrelation:
 def rank_correlation(x: Sequence[float], y: Sequence[float], confidence: float = CONFIDENCE) -> RankCorrelation:
     """Spearman's rank correlation; equal values share their mean rank.
 
-    The interval is that of Bonett and Wright (2000): Fisher's z with the standard error sqrt((1 + rho^2 / 2) / (n - 3)).
-    At rho = +-1, where z is infinite, it is taken at the next value that n ranks without ties can have.
+    The interval is that of Bonett and Wright (2000): Fisher's z with standard error sqrt((1 + rho^2 / 2) / (n - 3)). At
+    rho = +-1, where z is infinite, it is taken at the next value that n ranks without ties can have.
     """
     n = len(x)
     if n != len(y) or not n:

@@ -1,4 +1,4 @@
-"""`python -m paper_figures tables` and `python -m paper_figures figure N`: the last stages of dvc.yaml."""
+"""`python -m paper_figures tables`, `figure N` and `studies`: the last stages of dvc.yaml."""
 
 import argparse
 import importlib
@@ -39,6 +39,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     figure.add_argument("number", type=int, choices=FIGURES, metavar="N", help="1 to 6, see below")
     figure.set_defaults(run=_figure)
+    studies = commands.add_parser(
+        "studies",
+        help="the studies beyond the paper, with figures: results/<scale>/studies/",
+        description="Write each study's runs as csv and draw its figures: results/<scale>/studies/.",
+    )
+    studies.set_defaults(run=_studies)
     args = parser.parse_args(argv)
     return run_command(lambda: args.run(args), "paper_figures")
 
@@ -49,6 +55,12 @@ def _tables(args: argparse.Namespace) -> None:
 
     settings = read_settings()
     write_tables(build_tables(settings), settings.results / "tables")
+
+
+def _studies(args: argparse.Namespace) -> None:
+    from paper_figures.studies.files import write_studies
+
+    write_studies(read_settings())
 
 
 def _figure(args: argparse.Namespace) -> None:

@@ -30,7 +30,8 @@ def draw(study: Study, frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     if stand_in:
         axes.set_facecolor(NO_REPRODUCTION)
     axes.set_xlabel(f"test accuracy on {frame['trained_on'].iloc[0]} after the last epoch, %\n{_key(data)}")
-    figure.suptitle(f"{study.question}\n{about}", fontsize=8.5, x=0.01, ha="left", color=INK)
+    networks = ", ".join(study.networks)
+    figure.suptitle(f"{study.question}  {networks}\n{about}", fontsize=8.5, x=0.01, ha="left", color=INK)
     return figure, data
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from experiments.statistics import RankCorrelation, rank_correlation
 from experiments.studies import Study
@@ -55,7 +56,7 @@ def draw(study: Study, frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
             for name, some in ((axis.column, members), (f"{axis.column}_connected", members[_connected(members)])):
                 data.loc[members.index, list(_columns(name))] = _correlation(axis.column, some)
     about, stand_in = face(frame)
-    figure = new_figure(3.6)
+    figure = new_figure(4.4)
     grid = figure.subplots(1, len(axes_shown), sharey=True, squeeze=False)[0]
     for axes, axis in zip(grid, axes_shown, strict=True):
         _panel(axes, axis, data, frame, stand_in)
@@ -92,7 +93,7 @@ def _panel(axes: Axes, axis: Axis, data: pd.DataFrame, frame: pd.DataFrame, stan
         for line in members.to_dict("records"):
             x, runs = line[axis.column] * axis.factor, frame.loc[frame["label"] == line["label"]]
             axes.plot(runs[axis.column] * axis.factor, runs["top1"], marker, color=colour, ms=2.5, alpha=0.4, mew=0)
-            axes.plot([x, x], [line["low"], line["high"]], "_-", color=colour, lw=0.8, zorder=2)
+            axes.plot([x, x], [line["low"], line["high"]], "_-", color=colour, lw=0.8, alpha=0.5, zorder=2)
         axes.plot(members[axis.column] * axis.factor, members["mean"], marker, color=colour, label=family, zorder=3)
     if stand_in:
         axes.set_facecolor(NO_REPRODUCTION)
@@ -124,7 +125,7 @@ def _rho(line: pd.Series, name: str, of: str) -> str:
     if np.isnan(rho):
         return f"no rank correlation over {int(n)} {of}"
     interval = "" if np.isnan(low) else f" [{low:+.2f}, {high:+.2f}]"
-    return f"Spearman's $\\rho$ = {rho:+.2f}{interval} over {int(n)} {of}"
+    return f"Spearman's $\\rho$ = {rho:+.2f}{interval} over {int(n)} {of}".replace("-", "\u2212")
 
 
 def _write_labels(axes: Axes, axis: Axis, data: pd.DataFrame) -> None:
@@ -135,3 +136,5 @@ def _write_labels(axes: Axes, axis: Axis, data: pd.DataFrame) -> None:
         Label(line[axis.column] * axis.factor, line["mean"], line["graph"], INK) for line in shown.to_dict("records")
     ]
     place_labels(axes, labels, [line.get_xydata() for line in axes.lines if line.get_linestyle() == "-"])
+    for text in axes.texts:  # bars run behind them
+        text.set_path_effects([withStroke(linewidth=2, foreground=axes.get_facecolor())])

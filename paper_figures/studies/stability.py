@@ -63,13 +63,13 @@ def _runs_panel(axes: Axes, label: str, table: pd.DataFrame, split: VarianceSpli
     axes.set_xticks(range(split.trains), table.columns)
     axes.set_yticks(range(split.graphs), table.index)
     axes.xaxis.tick_top()
-    axes.xaxis.set_label_position("top")
-    axes.set(xlabel="train seed", ylabel="graph seed")
+    axes.set_title("train seed", loc="center")
+    axes.set_ylabel("graph seed")
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.annotate(
-        f"{label}: test accuracy, %; in bold the means", (0, 0), (0, -18), xycoords="axes fraction",
+        f"{label}: test accuracy, %; in bold the means", (0, 0), (0, -22), xycoords="axes fraction",
         textcoords="offset points", fontsize=7.5, color=INK,
     )  # fmt: skip
 
@@ -79,7 +79,7 @@ def _parts_panel(axes: Axes, split: VarianceSplit, stand_in: bool) -> None:
     for place, part in enumerate(split.components):
         sd, colour = np.sqrt(max(part.variance, 0)), _COLOURS[part.name]
         axes.plot(np.sqrt([part.low, part.high]), [place, place], "|-", color=colour, lw=1)
-        axes.plot(sd, place, "o", color=colour, ms=6)
+        axes.plot(sd, place, "o", color=colour, ms=6, clip_on=False, zorder=5)
         axes.text(sd, place - 0.17, _words(part), ha="left", va="bottom", fontsize=7.5, color=INK)
     axes.set_yticks(range(3), [NAMES[part.name] for part in split.components])
     axes.set_ylim(2.5, -0.6)
@@ -87,7 +87,8 @@ def _parts_panel(axes: Axes, split: VarianceSplit, stand_in: bool) -> None:
     if stand_in:
         axes.set_facecolor(NO_REPRODUCTION)
     axes.set_xlabel(
-        "standard deviation between runs, points of accuracy\nbar: 95 % interval; rest: interaction of the two seeds"
+        "standard deviation between runs, points of accuracy\n"
+        "bar: 95 % interval; estimates below 0 are drawn at 0\nrest: interaction of the two seeds, and all else"
     )
 
 

@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # make CLUSTER=no test: do not install Debian's SLURM; the tests that need it are skipped where it is missing.
 CLUSTER ?= yes
 
-.PHONY: setup repro test test-fast lock bench bench-demo bench-slurm snapshot
+.PHONY: setup repro test test-fast lock bench bench-demo bench-slurm snapshot theory
 
 setup: $(INSTALLED)
 
@@ -54,6 +54,7 @@ lock: setup
 # Time the kernels, whole networks and their memory on a quiet machine (about an hour): writes benchmarks/*.csv and kernels.md.
 bench: setup
 	$(BIN)/python -m benchmarks.layers
+	$(BIN)/python -m benchmarks.choice
 	$(BIN)/python -m benchmarks.networks
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.report
@@ -70,3 +71,9 @@ bench-slurm: setup
 snapshot: setup
 	mkdir -p docs/demo
 	cp results/demo/tables/all.md results/demo/figures/*.png docs/demo/
+
+# Measure what the paper says of graphs, in full (some 20 minutes of one core), and draw it: docs/theory.
+theory: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.theory --size full --to docs/theory/measured
+	for name in sensitivity mixing constructions gaps; do \
+		$(BIN)/python -m paper_figures theory $$name --from docs/theory/measured --to docs/theory || exit; done

@@ -1,8 +1,7 @@
 """Whole networks: `make bench`, or python -m benchmarks.networks [--threads 1]. Writes benchmarks/networks.csv.
 
 A training step (forward, backward, SGD with momentum) and inference of the paper's X-Nets against their dense twin, the
-same network with the authors' masked layers, and, for MobileNet, group convolutions; in turns in one run. Dense and
-grouped networks run in the faster of NCHW and channels_last.
+same network with the authors' masked layers, and, for MobileNet, group convolutions; in turns in one run.
 """
 
 import argparse
@@ -32,6 +31,7 @@ BATCHES = {
     "X-MobileNet-0.5-2": 32, "X-MobileNet-0.5-4": 32, "X-MobileNet-0.5-8": 32, "X-MobileNet-0.5-16": 32,
     "X-ResNet-2-50": 8,
 }  # fmt: skip
+SECONDS = 60  # for one network and kind of pass
 PASSES = ("training step", "inference")
 
 
@@ -73,6 +73,7 @@ def competitors(name: str, x: torch.Tensor, what: str) -> dict[str, Callable[[],
         "masked": job(masked_twin(build(name)), x, "dense"),
         "X, dense kernel": job(build(name), x, "dense"),
         "X, auto": job(build(name), x, "auto"),
+        "X, auto channels_last": job(channels_last(build(name)), nhwc, "auto"),
     }
     if parsed.family == "mobilenet":
         groups = build(name.replace("X-", "G-"))
@@ -92,13 +93,14 @@ def measure(name: str, what: str, repeats: int) -> list[list]:
     """Rows of the csv for one network and one kind of pass."""
     batch, size = BATCHES[name], parse_name(name).image_size
     x = torch.randn(batch, 3, size, size)
-    times = interleaved(competitors(name, x, what), repeats, f"{name}, {what}")
+    times = interleaved(competitors(name, x, what), repeats, f"{name}, {what}", SECONDS)
     dense = [took for method, took in times.items() if method in ("dense", "dense channels_last")]
     rows = []
     for method, took in times.items():
         to_dense, to_masked = ratio(took, dense), ratio(took, [times["masked"]])
         numbers = [v for r in (to_dense, to_masked) for v in (r.median, r.low, r.high)]
-        rows.append([name, batch, what, method, f"{statistics.median(took):.2f}", *(f"{v:.3f}" for v in numbers)])
+        found = [f"{v:.3f}" for v in numbers]
+        rows.append([name, batch, what, method, f"{statistics.median(took):.2f}", *found, len(took)])
     return rows
 
 
@@ -119,7 +121,7 @@ def main() -> None:
             for what in options.passes:
                 torch.manual_seed(0)
                 measured = measure(name, what, options.repeats)
-                rows += [[machine, threads, *row, options.repeats] for row in measured]
+                rows += [[machine, threads, *row] for row in measured]
                 said = "  ".join(f"{row[3]} {float(row[5]):.2f}" for row in measured)
                 print(f"{threads} threads  {name}, {what}, times dense: {said}", flush=True)
     with options.csv.open("w", newline="") as file:

@@ -23,10 +23,18 @@ def clock() -> float:
     return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
-def interleaved(work: dict[str, Callable[[], object]], repeats: int, what: str) -> dict[str, list[float]]:
-    """Milliseconds of each piece of work in each of `repeats` rounds; one more goes first to compile and warm up."""
+def interleaved(
+    work: dict[str, Callable[[], object]], repeats: int, what: str | None = None, seconds: float = float("inf")
+) -> dict[str, list[float]]:
+    """Milliseconds of each piece of work in each of `repeats` rounds; one more goes first to compile and warm up.
+
+    what: the title of a progress bar; None for none. seconds: no further round begins after them, but two are done.
+    """
     times: dict[str, list[float]] = {name: [] for name in work}
-    for repeat in tqdm(range(repeats + 1), desc=what, leave=False):
+    begun = time.monotonic()
+    for repeat in tqdm(range(repeats + 1), desc=what, leave=False, disable=what is None):
+        if repeat > 2 and time.monotonic() - begun > seconds:
+            break
         for name, do in work.items():
             started = clock()
             do()

@@ -35,6 +35,9 @@ def add_train(commands: argparse._SubParsersAction) -> None:
     where = parser.add_argument_group("where")
     where.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     where.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    where.add_argument(
+        "--kernel", default="auto", help="of sparse layers: auto (the fastest here), dense, direct, triton"
+    )
     where.add_argument("--store", type=Path, default=Path("store"), help="folder of runs (%(default)s)")
     where.add_argument("--checkpoint-minutes", type=float, default=5)
 

@@ -17,6 +17,8 @@ def train_one(args: argparse.Namespace) -> None:
     """Train, evaluate and report; started again, it goes on from its checkpoint or says what it found before."""
     import torch
 
+    from xnets.layers import kernels
+
     if args.device != "cpu" and torch.cuda.is_available():
         device = torch.device("cuda")
     elif args.device == "cuda":
@@ -25,6 +27,7 @@ def train_one(args: argparse.Namespace) -> None:
         device = torch.device("cpu")
     if args.threads:
         torch.set_num_threads(args.threads)
+    kernels(args.kernel)
     ModelSpec(args.model, 10, args.rule)  # a mistyped name is told before data are prepared
     data = ready_data(args.data, args.data_folder, args.source)
     spec = ModelSpec(

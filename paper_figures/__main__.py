@@ -1,8 +1,9 @@
-"""`python -m paper_figures tables`, `figure N` and `studies`: the last stages of dvc.yaml."""
+"""`python -m paper_figures tables`, `figure N`, `theory NAME` and `studies`: the last stages of dvc.yaml."""
 
 import argparse
 import importlib
 import sys
+from pathlib import Path
 
 from experiments.settings import read_settings
 from xnets.cli import run_command
@@ -14,6 +15,12 @@ FIGURES = {
     4: "DenseNet-BC and X-DenseNet-BC on CIFAR-10 and CIFAR-100",
     5: "ResNet and X-ResNet on ImageNet",
     6: "wider and deeper X-DenseNet-BCs on CIFAR-100",
+}
+THEORY = {
+    "sensitivity": "layers until every output sees every input (Theorem 1)",
+    "mixing": "edges between sets against D|S||T|/n (Theorem 2)",
+    "constructions": "the gap of every construction against the Ramanujan ratio",
+    "gaps": "the gap of sampled graphs for the paper's layer shapes (section 5.4)",
 }
 
 
@@ -45,6 +52,19 @@ def main(argv: list[str] | None = None) -> int:
         description="Write each study's runs as csv and draw its figures: results/<scale>/studies/.",
     )
     studies.set_defaults(run=_studies)
+    theory = commands.add_parser(
+        "theory",
+        help="what the paper says of graphs, measured, as .pdf, .png and .csv: results/<scale>/theory/",
+        description="Draw one figure from the files of `python -m experiments.theory`.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(f"  {name:14}{about}" for name, about in THEORY.items()),
+    )
+    theory.add_argument("name", choices=THEORY, metavar="NAME", help="see below")
+    theory.add_argument(
+        "--from", dest="source", type=Path, help="a folder; results/<scale>/theory/measured unless given"
+    )
+    theory.add_argument("--to", type=Path, help="a folder; results/<scale>/theory unless given")
+    theory.set_defaults(run=_theory)
     args = parser.parse_args(argv)
     return run_command(lambda: args.run(args), "paper_figures")
 
@@ -70,6 +90,15 @@ def _figure(args: argparse.Namespace) -> None:
     module = importlib.import_module(f"paper_figures.figure{args.number}")
     figure, data = module.draw(settings)
     save(figure, data, settings.results / "figures" / f"figure{args.number}")
+
+
+def _theory(args: argparse.Namespace) -> None:
+    from paper_figures.drawing import save
+
+    folder = read_settings().results / "theory"
+    module = importlib.import_module(f"paper_figures.theory.{args.name}")
+    figure, data = module.draw(args.source or folder / "measured")
+    save(figure, data, (args.to or folder) / args.name)
 
 
 if __name__ == "__main__":

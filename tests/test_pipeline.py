@@ -52,6 +52,8 @@ def test_everything_is_there_and_up_to_date(finished):
         assert {f"results/tiny/tables/table{number}.{kind}" for kind in ("csv", "md", "tex")} <= made.keys()
     for number in range(1, 7):
         assert {f"results/tiny/figures/figure{number}.{kind}" for kind in ("pdf", "png", "csv")} <= made.keys()
+    for name in ("sensitivity", "mixing", "constructions", "gaps"):
+        assert {f"results/tiny/theory/{name}.{kind}" for kind in ("pdf", "png", "csv")} <= made.keys()
     assert len(list((finished.folder / "results/tiny/runs").iterdir())) == 9
     assert "up to date" in finished.run("dvc", "status")
     assert stages_run(finished.repro()) == []

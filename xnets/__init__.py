@@ -19,6 +19,7 @@ __all__ = [
     "ExpanderLinear",
     "XNetsError",
     "expand_model",
+    "for_inference",
     "graphs",
     "kernels",
     "layers",
@@ -30,6 +31,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in ("ExpanderConv2d", "ExpanderLinear", "expand_model", "kernels", "to_dense"):
         return getattr(importlib.import_module("xnets.layers"), name)
+    if name == "for_inference":
+        return importlib.import_module("xnets.inference").for_inference
     if name in ("cost", "data", "graphs", "layers", "models", "training"):
         return importlib.import_module(f"xnets.{name}")
     raise AttributeError(f"module 'xnets' has no attribute {name!r}")

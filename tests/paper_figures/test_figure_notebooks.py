@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 from synthetic_results import REPOSITORY
 
 FOLDER = REPOSITORY / "paper_figures" / "notebooks"
-NAMES = [*(f"figure{number}" for number in range(1, 7)), "tables"]
+NAMES = [*(f"figure{number}" for number in range(1, 7)), "tables", "theory"]
 
 
 def test_all_notebooks_are_known_here():

@@ -125,6 +125,13 @@ CORNERS = {
 
 
 @needs_llvmlite
+@pytest.mark.parametrize("batch", [1, 2, 4])
+@pytest.mark.parametrize("size", [(7, 7), (14, 13), (1, 40), (40, 1), (5, 31), (2, 64), (33, 33)])
+def test_few_images_are_cut_into_pieces(size, batch):
+    assert_right(problem(12, 9, 1, 5, 3, batch, size))
+
+
+@needs_llvmlite
 @pytest.mark.parametrize("window", [3, 1, 0])
 @pytest.mark.parametrize("block", [2, 3, 4, 5, 8])
 def test_blocks_of_outputs_that_share_their_inputs(block, window, monkeypatch):
@@ -235,6 +242,17 @@ def test_two_graphs_and_a_changed_one():
 
 
 @needs_llvmlite
+def test_graphs_of_inference_mode_are_prepared_once(monkeypatch):
+    from xnets.layers.direct import adjacency
+
+    with torch.inference_mode():
+        layer = ExpanderLinear(16, 8, degree=4, seed=0, block=2, kernel="direct")
+        first = layer(torch.ones(3, 16))
+        monkeypatch.setattr(adjacency, "Adjacency", None)
+        assert torch.equal(layer(torch.ones(3, 16)), first)
+
+
+@needs_llvmlite
 def test_known_graphs_are_forgotten():
     from xnets.layers.direct import adjacency
 
@@ -252,6 +270,8 @@ def test_inference_mode_and_unbatched():
     with torch.inference_mode():
         torch.testing.assert_close(layer(x), expected)
         made_inside = ExpanderConv2d(6, 8, 3, padding=1, degree=3, seed=0, kernel="direct")
+        torch.testing.assert_close(made_inside(x), made_inside.to_dense()(x))
+        made_inside.neighbours.copy_((made_inside.neighbours + 1) % 6)  # nothing but its values tells
         torch.testing.assert_close(made_inside(x), made_inside.to_dense()(x))
     torch.testing.assert_close(layer(x[0]), expected[0])
 
@@ -288,6 +308,24 @@ def test_second_derivatives_are_refused():
     (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError):
         torch.autograd.grad(dx.sum(), x)
+
+
+@needs_llvmlite
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("window", [0, 1, 3])
+def test_outputs_and_gradients_may_be_changed_in_place(window, layout):
+    """As by nn.ReLU(inplace=True), which autograd refuses of a view."""
+    x, weight, edges, _ = problem(12, 8, 1, 3, window, 5, (4, 3))
+    x = x.to(memory_format=layout) if window else x
+    for stride in (1, 2) if window else (1,):
+        how = SAME[window]._replace(stride=(stride, stride)) if window else None
+        given = [t.clone().requires_grad_() for t in (x, weight)]
+        y = compute("direct", Call(*given, None, edges, how)).relu_()
+        dx, dw = torch.autograd.grad(y.sum(), given)
+        dx.mul_(2)
+        dw.mul_(2)
+        right = compute("dense", Call(*given, None, edges, how)).relu()
+        torch.testing.assert_close((y, dx, dw), (right, *torch.autograd.grad(2 * right.sum(), given)))
 
 
 @needs_llvmlite

@@ -339,6 +339,18 @@ def test_fp32_follows_pytorchs_own_setting():
 
 
 @interpreted
+@pytest.mark.parametrize("window", [0, 3])
+def test_outputs_may_be_changed_in_place(window):
+    """As by nn.ReLU(inplace=True), which autograd refuses of a view."""
+    x, weight, edges, how, _ = problem(6, 2, 1, 3, 2, (5, 5), SAME[3] if window else None, window)
+    given = [t.clone().requires_grad_() for t in (x, weight)]
+    y = compute("triton", Call(*given, None, edges, how)).relu_()
+    right = compute("dense", Call(*given, None, edges, how)).relu()
+    found, expected = ([t, *torch.autograd.grad(t.sum(), given)] for t in (y, right))
+    torch.testing.assert_close(found, expected)
+
+
+@interpreted
 def test_what_is_refused_is_the_dense_kernels():
     x, weight, edges, how, _ = problem(6, 2, 1, 3, 2, (5, 5), SAME[3], 3)
     assert refuses(x, weight, edges, how) == ""

@@ -68,6 +68,11 @@ def to_dense_weight(weight: Tensor, edges: Edges) -> Tensor:
     return dense.view(edges.n_out, edges.n_in, *window)
 
 
+def owned(view: Tensor) -> Tensor:
+    """The same numbers, but no view: autograd lets no one (an in-place ReLU) change a view that an operator returns."""
+    return view.new_empty(0).set_(view.untyped_storage(), view.storage_offset(), view.shape, view.stride())
+
+
 class DenseKernel:
     """Scatter the weight to a dense one and let cuDNN, oneDNN or BLAS do the rest: correct for every case."""
 

@@ -32,17 +32,24 @@ class Rows(NamedTuple):
 
     def sorted(self, weight: Tensor) -> Tensor:
         """The layer's filters (M, ...) as the rows have them."""
-        return weight if self.order is None else weight.index_select(0, self.order)
+        if self.order is None:
+            return weight
+        if weight.dim() > 1:
+            return weight.index_select(0, self.order)
+        return torch.from_numpy(weight.numpy().take(self.order.numpy()))  # twice as fast for single numbers
 
 
 class Segments(NamedTuple):
     """Rows whose columns are cut into chunks; a row's edges into one chunk are a segment of it.
 
-    In each chunk the rows, in blocks, come by the lengths of their segments.
+    In each chunk the rows, in blocks, come by the lengths of their segments. The edges of transposed rows stand chunk
+    by chunk: to sort the weights by chunks takes less time, since a chunk of them stays in the cache.
     """
 
+    rows: Rows
     slots: Tensor  # (chunks x rows + some, 2) int32, row in its block and first edge
     lengths: Tensor  # (blocks, chunks, longest + 1) int32, how many rows have a segment of each length
+    spans: Tensor  # (blocks, chunks, 2) int32, where the edges of a block's transposed rows begin and end
     chunks: int
     longest: int
 
@@ -59,6 +66,10 @@ class Adjacency:
         self._segments: dict[tuple[bool, int, int], Segments] = {}
         self._bounds: dict[tuple[bool, int], Tensor] = {}
 
+    def made_from(self, index: Tensor) -> bool:
+        """Whether the index is still that one."""
+        return torch.equal(self.index[:: self.block], index)
+
     def grouped(self, transposed: bool, group: int, chunks: int = 1) -> Grouped:
         """Rows are outputs, or inputs if transposed."""
         key = (transposed, group, chunks)
@@ -74,8 +85,13 @@ class Adjacency:
         """Of `rows` or `transposed`, in chunks of so many columns and blocks of so many rows."""
         key = (transposed, chunk, block)
         if key not in self._segments:
-            rows, n_columns = (self.transposed, self.n_out) if transposed else (self.rows, self.n_in)
-            self._segments[key] = cut_rows(rows, n_columns, chunk, block)
+            if transposed:
+                rows, lengths, starts = self._transposed_by_chunks(chunk)
+            else:
+                rows = self.rows
+                bounds = segment_bounds(rows, chunk, -(-self.n_in // chunk))
+                lengths, starts = np.diff(bounds), bounds[:, :-1]
+            self._segments[key] = cut_rows(rows, lengths, starts, block)
         return self._segments[key]
 
     def bounds(self, transposed: bool, chunks: int) -> Tensor:
@@ -83,11 +99,24 @@ class Adjacency:
         key = (transposed, chunks)
         if key not in self._bounds:
             rows, n_columns = (self.transposed, self.n_out) if transposed else (self.rows, self.n_in)
-            lengths = segment_lengths(rows, -(-n_columns // chunks), chunks)
-            ends = np.cumsum(np.pad(lengths, ((0, 0), (1, 0))), axis=1)
-            ends += rows.pointer.numpy()[:-1, None]
-            self._bounds[key] = torch.from_numpy(ends.astype(np.int32))
+            bounds = segment_bounds(rows, -(-n_columns // chunks), chunks)
+            self._bounds[key] = torch.from_numpy(bounds.astype(np.int32))
         return self._bounds[key]
+
+    def _transposed_by_chunks(self, chunk: int) -> tuple[Rows, np.ndarray, np.ndarray]:
+        """Inputs with their outputs in chunks: the edges, and of each segment (inputs, chunks) length and start."""
+        inputs = self.index.numpy().ravel()
+        orders, lengths = [], []
+        for first in range(0, len(inputs), chunk * self.degree):
+            mine = inputs[first : first + chunk * self.degree]
+            orders.append((stable_order(mine, self.n_in) + first).astype(np.int32))
+            lengths.append(np.bincount(mine, minlength=self.n_in))
+        order = np.concatenate(orders)
+        flat = np.concatenate(lengths)
+        starts = (np.cumsum(flat) - flat).reshape(-1, self.n_in).T
+        pointer = torch.empty(0, dtype=torch.int32)  # the edges of a row do not stand together
+        rows = Rows(pointer, torch.from_numpy(order // np.int32(self.degree)), torch.from_numpy(order))
+        return rows, np.stack(lengths, axis=1), starts
 
     @cached_property
     def rows(self) -> Rows:
@@ -114,29 +143,34 @@ def stable_order(keys: np.ndarray, n: int) -> np.ndarray:
     return np.argsort(keys.astype(np.uint16) if n <= 2**16 else keys, kind="stable")  # 16 bits: a radix sort
 
 
-def segment_lengths(rows: Rows, chunk: int, chunks: int) -> np.ndarray:
-    """(rows, chunks) int64: how many edges each row has in each chunk of `chunk` columns."""
-    n = len(rows.pointer) - 1
-    segment = np.repeat(np.arange(n) * chunks, np.diff(rows.pointer.numpy())) + rows.columns.numpy() // chunk
-    return np.bincount(segment, minlength=n * chunks).reshape(n, chunks)
+def segment_bounds(rows: Rows, chunk: int, chunks: int) -> np.ndarray:
+    """(rows, chunks + 1) int64: where each row's edges into each chunk of `chunk` columns begin, and end."""
+    pointer, columns = rows.pointer.numpy(), rows.columns.numpy()
+    n = len(pointer) - 1
+    if chunks == 1:
+        return np.stack([pointer[:-1], pointer[1:]], axis=1).astype(np.int64)
+    segment = columns // np.int32(chunk)
+    segment += np.repeat(np.arange(n, dtype=np.int32) * np.int32(chunks), np.diff(pointer))
+    lengths = np.bincount(segment, minlength=n * chunks).reshape(n, chunks)
+    return np.cumsum(np.pad(lengths, ((0, 0), (1, 0))), axis=1) + pointer[:-1, None]
 
 
-def cut_rows(rows: Rows, n_columns: int, chunk: int, block: int) -> Segments:
-    """Rows to Segments."""
-    n, chunks = len(rows.pointer) - 1, -(-n_columns // chunk)
-    lengths = segment_lengths(rows, chunk, chunks)
-    starts = rows.pointer.numpy()[:-1, None] + np.cumsum(lengths, axis=1) - lengths
-    longest = int(lengths.max())
-    slots, counts = [], []
+def cut_rows(rows: Rows, lengths: np.ndarray, starts: np.ndarray, block: int) -> Segments:
+    """Segments from the length and the first edge of each row in each chunk, both (rows, chunks)."""
+    (n, chunks), longest = lengths.shape, int(lengths.max())
+    slots, counts, spans = [], [], []
     for first in range(0, n, block):
         mine = lengths[first : first + block].T
         order = np.argsort(mine.astype(np.uint16) if longest < 2**16 else mine, axis=1, kind="stable")
         begin = np.take_along_axis(starts[first : first + block].T, order, axis=1)
         slots.append(np.stack([order, begin], axis=2).astype(np.int32))
+        last = min(first + block, n) - 1
+        spans.append(np.stack([starts[first], starts[last] + lengths[last]], axis=1).astype(np.int32))
         counts.append(np.apply_along_axis(np.bincount, 1, mine, minlength=longest + 1).astype(np.int32))
     beyond = np.zeros((64, 2), dtype=np.int32)  # the kernel looks ahead
     flat = np.concatenate([np.concatenate(slots, axis=1).reshape(-1, 2), beyond])
-    return Segments(torch.from_numpy(flat), torch.from_numpy(np.stack(counts)), chunks, longest)
+    arrays = (flat, np.stack(counts), np.stack(spans))
+    return Segments(rows, *(torch.from_numpy(a) for a in arrays), chunks, longest)
 
 
 def group_rows(rows: np.ndarray, columns: np.ndarray, n_rows: int, n_columns: int, group: int, chunks: int) -> Grouped:
@@ -177,13 +211,13 @@ _known: dict[tuple, tuple[StorageWeakRef, Adjacency]] = {}
 
 def adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:
     """The Adjacency of an index (n_out / block, D), built once as long as the tensor lives and is not written to."""
-    if index.is_inference():  # has no version: nothing tells whether it was written to
-        return Adjacency(index, n_in, n_out)
     storage = StorageWeakRef(index.untyped_storage())
     # the weak reference keeps the storage's address from being given to another one
-    key = (storage.cdata, index.storage_offset(), tuple(index.shape), index._version, n_in, n_out)
+    version = None if index.is_inference() else index._version
+    key = (storage.cdata, index.storage_offset(), tuple(index.shape), version, n_in, n_out)
     found = _known.get(key)
-    if found is None:
+    # made in inference_mode it has no version: only a look at it tells whether it was written to
+    if found is None or (version is None and not found[1].made_from(index)):
         for old in [k for k, (kept, _) in _known.items() if kept.expired() or k[:3] == key[:3]]:
             del _known[old]
         found = _known[key] = (storage, Adjacency(index, n_in, n_out))

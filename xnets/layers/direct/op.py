@@ -11,6 +11,7 @@ from torch import Tensor
 
 from xnets.layers.direct import run
 from xnets.layers.direct.adjacency import adjacency_of
+from xnets.layers.kernels import owned
 
 
 @torch.library.custom_op("xnets::direct", mutates_args=())
@@ -50,7 +51,7 @@ def direct_weight_gradient(dy: Tensor, x: Tensor, index: Tensor, window: list[in
     if window == [3, 3]:
         return run.window_weight_gradient(dy.contiguous(), x.contiguous(), adjacency, stride)
     columns = _columns(dy, _layout(x)), _columns(_seen(x, stride), _layout(x))
-    return run.pointwise_weight_gradient(*columns, adjacency).view(*adjacency.index.shape, *window)
+    return owned(run.pointwise_weight_gradient(*columns, adjacency).view(*adjacency.index.shape, *window))
 
 
 def _size(x: Tensor, stride: int) -> tuple[int, ...]:
@@ -87,8 +88,8 @@ def _columns(x: Tensor, layout: torch.memory_format) -> run.Columns:
 def _from_columns(y: run.Columns, images: int, size: tuple[int, ...]) -> Tensor:
     """(images, C, *size)."""
     if y.last and size:
-        return y.values.view(images, *size, y.channels).permute(0, 3, 1, 2)
-    return y.values.view(images, y.channels, *size)
+        return owned(y.values.view(images, *size, y.channels).permute(0, 3, 1, 2))
+    return owned(y.values.view(images, y.channels, *size))
 
 
 @direct.register_fake

@@ -143,20 +143,21 @@ def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: i
             code.store(code.plus(total, unless(code, fresh, code.load(there))), there)
 
 
-def weight_gradient(rest: int, last: bool, vectors: int, width: int) -> Function:
-    """gradient (n_out, degree) of the weight, for outputs [o0, o1), summed over all columns.
+def weight_gradient(last: bool, vectors: int, width: int) -> Function:
+    """gradient (n_out x degree,) of the weight, for outputs [o0, o1), summed over all columns.
 
-    x (N, n_in, pixels), dy (N, n_out, pixels), or (columns, n_in) and (columns, n_out) with
-    `last`; index (n_out, degree) names each edge's input. `inputs` and `outputs` hold one tile each, with zeros where
-    the last is not full. rest = degree % width.
+    x (N, n_in, pixels), dy (N, n_out, pixels), or (columns, n_in) and (columns, n_out) with `last`. Output o has in
+    chunk c of the inputs the edges bounds[o, c] ... bounds[o, c + 1], with inputs index[e]: a chunk of a tile stays
+    close to the core. `inputs` and `outputs` hold one tile each, with zeros where the last is not full.
     """
     code = Function(
         "weight_gradient",
-        ["x", "dy", "index", "gradient", "inputs", "outputs"],
-        ["o0", "o1", "n_in", "n_out", "degree", "columns", "pixels"],
+        ["x", "dy", "index", "bounds", "gradient", "inputs", "outputs"],
+        ["o0", "o1", "n_in", "n_out", "chunks", "columns", "pixels"],
         width,
     )
     tile = vectors * width
+    few = min(4, width)
     with code.loop(0, "%columns", tile) as first:
         length = code.least(tile, code.sub("%columns", first))
         with code.when(code.op(f"icmp slt i64 {length}, {tile}")):
@@ -166,23 +167,32 @@ def weight_gradient(rest: int, last: bool, vectors: int, width: int) -> Function
         move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, True, last)
         move_tile(code, "%dy", "%n_out", 0, "%n_out", "%outputs", tile, first, length, True, last)
         fresh = code.op(f"icmp eq i64 {first}, 0")
-        with code.loop("%o0", "%o1") as o:
+        # few outputs at a time, whose edges' pages stay known to the processor
+        with (
+            code.loop("%o0", "%o1", 256) as o_first,
+            code.loop(0, "%chunks") as c,
+            code.loop(o_first, code.least(code.add(o_first, 256), "%o1")) as o,
+        ):
             row = code.at("%outputs", code.mul(o, tile))
             upstream = [code.load(code.at(row, v * width)) for v in range(vectors)]
-            start = code.mul(o, "%degree")
-            whole = code.sub("%degree", rest)
-            with code.loop(0, whole, width) as d:
-                _products(code, upstream, code.add(start, d), width, tile, fresh)
-            if rest:
-                _products(code, upstream, code.add(start, whole), rest, tile, fresh)
+            place = code.add(code.mul(o, code.add("%chunks", 1)), c)
+            start, stop = code.load_int("%bounds", place), code.load_int("%bounds", code.add(place, 1))
+            whole = code.add(start, code.op(f"and i64 {code.sub(stop, start)}, -{width}"))
+            with code.loop(start, whole, width) as e:
+                _products(code, upstream, e, width, width, tile, fresh)
+            with code.loop(whole, stop, few) as e:
+                _products(code, upstream, e, few, code.least(few, code.sub(stop, e)), tile, fresh)
     return code
 
 
-def _products(code: Function, upstream: list[str], edge: str, count: int, tile: int, fresh: str) -> None:
-    """gradient[edge + i] (+)= sum over the tile of upstream * input of that edge, for i < count."""
+def _products(code: Function, upstream: list[str], edge: str, most: int, count: str | int, tile: int,
+              fresh: str) -> None:  # fmt: skip
+    """gradient[edge + i] (+)= sum over the tile of upstream * input of that edge, for i < count <= most."""
     vectors = []
-    for i in range(count):
-        row = code.at("%inputs", code.mul(code.load_int("%index", code.add(edge, i)), tile))
+    for i in range(most):
+        # what is beyond the last edge is computed of it again, and not kept
+        e = code.add(edge, i if isinstance(count, int) else code.least(i, code.sub(count, 1)))
+        row = code.at("%inputs", code.mul(code.load_int("%index", e), tile))
         chains = ["zeroinitializer"] * min(2, len(upstream))
         for v, dy in enumerate(upstream):
             x = code.load(code.at(row, v * code.width))

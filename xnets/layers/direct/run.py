@@ -6,6 +6,8 @@ of threads.
 
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from xnets.layers.direct import pointwise, segments, shared, window
@@ -59,7 +61,7 @@ def pointwise_product(x: Columns, weight: Tensor, adjacency: Adjacency, transpos
         _shared(x, weight.view(-1), adjacency, group, y, tile, threads)
         return y
     # the sums of four outputs at once load less, if the inputs stay in the cache
-    shares = weight.numel() * SHARING > rows * n and n * tile <= 2 * CACHE
+    shares = weight.numel() * SHARING > rows * n and n * tile <= CACHE
     multiply = _grouped if shares else _segmented
     multiply(x, weight.view(-1), adjacency, transposed, y, tile, threads)
     return y
@@ -107,14 +109,20 @@ def _segmented(
     n, rows, width = x.channels, y.channels, vector_width()
     tiles = -(-x.count // tile)
     block = min(1024, -(-rows // (threads if tiles < threads else 1)))  # sums of a block stay in the cache
-    sparse = adjacency.transposed if transposed else adjacency.rows
     cut = adjacency.segments(transposed, NEAR // tile, block)
-    sorted_weight = sparse.sorted(weight)
-    kernel = compiled(segments.forward, x.last, tile // width, width)
+    gather = tiles <= 2 and cut.rows.order is not None
+    sorted_weight, order = (weight, cut.rows.order) if gather else (cut.rows.sorted(weight), cut.spans)
+    most = int((cut.spans[..., 1] - cut.spans[..., 0]).max()) if gather else 1
+    kernel = compiled(segments.forward, x.last, tile // width, gather, width)
 
     def work(t0: int, t1: int, b0: int, b1: int) -> None:
-        with scratch((n + width) * tile) as inputs, scratch((block + width) * tile) as outputs:
-            arrays = (x.values, sorted_weight, sparse.columns, cut.slots, cut.lengths, y.values, inputs, outputs)
+        with (
+            scratch((n + width) * tile) as inputs,
+            scratch((block + width) * tile) as outputs,
+            scratch(most) as some,
+        ):
+            graph = (cut.rows.columns, order, cut.slots, cut.lengths, cut.spans)
+            arrays = (x.values, sorted_weight, *graph, y.values, inputs, outputs, some)
             sizes = (n, rows, block, cut.chunks, cut.longest, x.count, x.pixels)
             kernel(*(a.data_ptr() for a in arrays), t0, t1, b0, b1, *sizes)
 
@@ -132,18 +140,26 @@ def pointwise_weight_gradient(dy: Columns, x: Columns, adjacency: Adjacency) -> 
     """Of columns in one layout -> (n_out, D)."""
     n_in, columns, width = x.channels, x.count, vector_width()
     n_out, degree = adjacency.index.shape
-    vectors = min(8 if n_in * 8 * width <= CACHE else 4, -(-columns // width))
+    vectors = min(8, -(-columns // width))
     tile = vectors * width
-    kernel = compiled(pointwise.weight_gradient, degree % width, x.last, vectors, width)
+    # few inputs at a time, but several of each output
+    chunk = max(NEAR // tile // 2, 24 * n_in // degree)
+    chunks = -(-n_in // chunk)
+    kernel = compiled(pointwise.weight_gradient, x.last, vectors, width)
+    bounds, sparse = adjacency.bounds(False, chunks), adjacency.rows
     gradient = x.values.new_empty(n_out, degree)
 
     def work(o0: int, o1: int) -> None:
         with scratch((n_in + width) * tile) as inputs, scratch((n_out + width) * tile) as outputs:
-            arrays = (x.values, dy.values, adjacency.index, gradient, inputs, outputs)
-            kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, degree, columns, x.pixels)
+            arrays = (x.values, dy.values, sparse.columns, bounds, gradient, inputs, outputs)
+            kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, chunks, columns, x.pixels)
 
     in_parallel(work, parts(n_out, threads_for(gradient.numel() * columns)))
-    return gradient
+    if sparse.order is None:
+        return gradient
+    restored = torch.empty_like(gradient)
+    restored.view(-1)[sparse.order] = gradient.view(-1)
+    return restored
 
 
 class Packing(NamedTuple):
@@ -154,7 +170,7 @@ class Packing(NamedTuple):
 
     def pack(self, x: Tensor, into: Tensor) -> None:
         """x (images, C, H, W), at most `lanes` images, -> (C, *shape.padded, lanes)."""
-        self._pack(x, into, self.shape.border, *self.shape.padded)
+        self._pack(x, into, 0 if self.shape.inset else self.shape.border, *self.shape.padded)
 
     def pack_upstream(self, dy: Tensor, into: Tensor) -> None:
         """dy (images, C, H, W), the gradient of the product, -> (C, height, columns, lanes)."""
@@ -179,26 +195,52 @@ class Packing(NamedTuple):
         return channels * self.shape.height * self.shape.columns * self.lanes
 
 
-def packing_for(images: int, size: tuple[int, int], step: int = 1, over: tuple[int, int] = (0, 0)) -> Packing:
+def packing_for(
+    images: int, size: tuple[int, int], step: int = 1, over: tuple[int, int] = (0, 0), inset: bool = False
+) -> Packing:
     """One image to a lane; few images take narrow vectors. The product's size, the stride and the source's size."""
     width = vector_width()
     lanes = min(width, max(4, 1 << (images - 1).bit_length()))
     registers = (21 if step == 2 else 16) if width == 16 else 8
-    return Packing(window.tiled(*size, registers, step, over), lanes)
+    return Packing(window.tiled(*size, registers, step, over, inset), lanes)
 
 
 def window_product(
     x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, size: tuple[int, int], stride: int = 1
 ) -> Tensor:
     """x (N, columns of the matrix, H, W), weight (n_out, D, 3, 3) -> (N, its rows, *size)."""
-    images, channels = x.shape[:2]
-    rows = adjacency.n_in if transposed else adjacency.n_out
+    images, width = x.shape[0], vector_width()
+    if stride == 1 and images <= width // 4 and size[0] * size[1] > 32:  # too few for one to a lane: pieces of them
+        grid = window.cut_up(*size, images, width)
+        if grid != (1, 1):
+            return _pieced(x, weight, adjacency, transposed, grid)
     step = window.SPREAD if transposed and stride == 2 else stride
     packing = packing_for(images, size, step, tuple(x.shape[2:]) if stride > 1 else (0, 0))
+    return _windows(x, weight, adjacency, transposed, packing)
+
+
+def _pieced(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, grid: tuple[int, int]) -> Tensor:
+    """As window_product with stride 1: each map is cut into grid[0] x grid[1] pieces that overlap."""
+    (images, channels, height, width), (down, across) = x.shape, grid
+    tall, wide = -(-height // down), -(-width // across)
+    packing = packing_for(images * down * across, (tall, wide), inset=True)
+    whole = F.pad(x, (1, across * wide + 1 - width, 1, down * tall + 1 - height))
+    pieces = whole.unfold(2, tall + 2, tall).unfold(3, wide + 2, wide).permute(0, 2, 3, 1, 4, 5)
+    pieces = pieces.reshape(-1, channels, tall + 2, wide + 2).contiguous()  # some may lie on others yet
+    y = _windows(pieces, weight, adjacency, transposed, packing)
+    y = y.view(images, down, across, -1, tall, wide).permute(0, 3, 1, 4, 2, 5)
+    return y.reshape(images, -1, down * tall, across * wide)[:, :, :height, :width].contiguous()
+
+
+def _windows(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, packing: Packing) -> Tensor:
+    """x (N, columns of the matrix, H, W) -> (N, its rows, height, width) of the packing's shape."""
+    images, channels = x.shape[:2]
+    rows = adjacency.n_in if transposed else adjacency.n_out
     lanes, shape = packing.lanes, packing.shape
+    size = shape.height, shape.width
     # of the channels under a tile, as many at a time as stay in the cache
     chunks = min(-(-channels * shape.reach[0] * shape.reach[1] * lanes // STRIP), channels)
-    kernel = compiled(window.product, shape, transposed and stride == 1, chunks > 1, lanes)
+    kernel = compiled(window.product, shape, transposed and shape.step == 1, chunks > 1, lanes)
     y = x.new_empty(images, rows, *size)
     sparse, bounds = adjacency.transposed if transposed else adjacency.rows, adjacency.bounds(transposed, chunks)
     filters = sparse.sorted(weight.view(-1, 9))

@@ -28,6 +28,7 @@ class Map(NamedTuple):
     wide: int
     step: int = 1
     over: tuple[int, int] = (0, 0)  # the source's size, if it is not this one's
+    inset: bool = False  # cut out of a larger map: what is around it is given with the source
 
     @property
     def source(self) -> tuple[int, int]:
@@ -37,7 +38,7 @@ class Map(NamedTuple):
     @property
     def whole(self) -> bool:
         """Whether one tile is the map."""
-        return (self.tall, self.wide) == (self.height, self.width)
+        return (self.tall, self.wide) == (self.height, self.width) and not self.inset
 
     @property
     def bands(self) -> int:
@@ -84,10 +85,12 @@ class Map(NamedTuple):
         return None if between else there
 
 
-def tiled(height: int, width: int, registers: int, step: int = 1, over: tuple[int, int] = (0, 0)) -> Map:
+def tiled(
+    height: int, width: int, registers: int, step: int = 1, over: tuple[int, int] = (0, 0), inset: bool = False
+) -> Map:
     """The tiles that cost least: multiply-adds, some of them beyond the map, and the loads that are not hidden."""
     if height * width <= registers:
-        return Map(height, width, height, width, step, over)
+        return Map(height, width, height, width, step, over, inset)
 
     def cost(shape: Map) -> float:
         loads = shape.reach[0] * shape.reach[1] + 9
@@ -99,8 +102,18 @@ def tiled(height: int, width: int, registers: int, step: int = 1, over: tuple[in
     even = 2 if step == SPREAD else 1  # a pixel of the source is spread over two rows and columns
     rows = range(even, even * -(-min(height, 4) // even) + 1, even)
     columns = range(even, even * -(-width // even) + 1, even)
-    maps = [Map(height, width, t, w, step, over) for t in rows for w in columns if t * w <= registers]
+    maps = [Map(height, width, t, w, step, over, inset) for t in rows for w in columns if t * w <= registers]
     return min((shape for shape in maps if not shape.whole), key=cost)
+
+
+def cut_up(height: int, width: int, images: int, lanes: int) -> tuple[int, int]:
+    """Rows and columns of pieces into which few maps are cut so that all lanes have work at the least cost."""
+
+    def cost(grid: tuple[int, int]) -> float:
+        tall, wide = -(-height // grid[0]), -(-width // grid[1])
+        return -(-images * grid[0] * grid[1] // lanes) * (9 * tall * wide + (tall + 2) * (wide + 2))
+
+    return min(((i, j) for i in range(1, min(height, lanes) + 1) for j in range(1, min(width, lanes) + 1)), key=cost)
 
 
 def pack(height: int, width: int, top: int, left: int, tall: int, wide: int, lanes: int) -> Function:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xnets.layers.kernels import owned
 from xnets.layers.triton import fp32_precision, run
 from xnets.layers.triton.geometry import layer_of
 
@@ -42,7 +43,8 @@ def weight_gradient(
     """Gradient of the weight, at the edges alone."""
     size = (dy.shape[1], index.shape[1], *window)
     layer = layer_of(x.shape, size, index.shape[0], stride, padding, dilation)
-    return run.weight_gradient(_planes(dy), _planes(x), index.contiguous(), layer, _precision(x)).view(size)
+    gradient = run.weight_gradient(_planes(dy), _planes(x), index.contiguous(), layer, _precision(x))
+    return owned(gradient.view(size))
 
 
 def _planes(x: Tensor) -> Tensor:
@@ -51,7 +53,7 @@ def _planes(x: Tensor) -> Tensor:
 
 
 def _images(planes: Tensor, size: list[int]) -> Tensor:
-    return planes[0].t().contiguous() if len(size) == 2 else planes.view(size)
+    return planes[0].t().contiguous() if len(size) == 2 else owned(planes.view(size))
 
 
 def _precision(x: Tensor) -> str:

@@ -1,0 +1,71 @@
+"""What the benchmarks compare with is what it says, and their report is that of the committed measurements."""
+
+import pandas as pd
+import pytest
+import torch
+
+from benchmarks import layers, networks, report
+from benchmarks.baselines import CSR, channels_last, grouped, masked, masked_twin
+from benchmarks.rooflines import least_milliseconds
+from benchmarks.timing import interleaved, ratio
+from xnets import ExpanderConv2d, ExpanderLinear
+from xnets.models import build
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_baselines_compute_the_sparse_layer(k):
+    layer = ExpanderConv2d(12, 8, k, padding=k // 2, compression=3, seed=0, bias=False)
+    x = torch.randn(3, 12, 7, 5)
+    for other in (masked(layer), CSR(layer), channels_last(layer)):
+        torch.testing.assert_close(other(x), layer(x))
+    assert grouped(12, 8, k, 4).weight.numel() == ExpanderConv2d(12, 8, k, compression=4).weight.numel()
+    assert grouped(12, 8, k, 5) is None
+
+
+def test_linear_baselines_compute_the_sparse_layer():
+    layer = ExpanderLinear(12, 8, compression=3, seed=0, bias=False)
+    x = torch.randn(3, 12)
+    for other in (masked(layer), CSR(layer)):
+        torch.testing.assert_close(other(x), layer(x))
+
+
+def test_the_masked_twin_is_the_network_with_dense_weights():
+    model = build("X-DenseNet-BC-2-40-24", narrow=4).eval()
+    twin = masked_twin(model)
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(twin(x), model(x), rtol=1e-4, atol=1e-4)
+    assert sum(p.numel() for p in twin.parameters()) == sum(
+        p.numel() for p in build("DenseNet-BC-40-24", narrow=4).parameters()
+    )
+
+
+def test_times_take_turns_and_ratios_are_of_one_round():
+    order = []
+    work = {name: lambda name=name: order.append(name) for name in "ab"}
+    times = interleaved(work, 2, "test")
+    assert "".join(order) == "ababab"
+    assert [len(t) for t in times.values()] == [2, 2]
+    found = ratio([1.0, 2.0, 4.0], [[8.0, 8.0, 8.0], [4.0, 4.0, 4.0]])
+    assert (found.median, found.low, found.high) == (2.0, 1.0, 4.0)
+
+
+def test_a_layers_limit_is_arithmetic_or_memory():
+    assert least_milliseconds(1000, 10, 0, peak=1e6, bandwidth=1e9) == pytest.approx(10)
+    assert least_milliseconds(0, 10, 250_000, peak=1e6, bandwidth=1e9) == pytest.approx(1)
+
+
+def test_one_layer_and_one_network_are_measured(monkeypatch):
+    monkeypatch.setitem(layers.LAYERS, "tiny", (2, 32, 16, 6, 3))
+    for what in layers.PASSES:
+        rows = layers.measure("tiny", what, [2, 4], 1, 1e9, 1e9)
+        assert {(row[2], row[3]) for row in rows} >= {(c, m) for c in (2, 4) for m in ("direct", "grouped", "limit")}
+    monkeypatch.setitem(networks.BATCHES, "X-VGG16-2", 1)
+    rows = networks.measure("X-VGG16-2", "training step", 1)
+    assert {row[3] for row in rows} >= {"dense", "masked", "X, auto"}
+    assert all(float(row[4]) > 0 for row in rows)
+
+
+def test_the_report_is_that_of_the_committed_measurements():
+    others = (pd.read_csv(report.HERE / f"{name}.csv") for name in ("choice", "memory"))
+    found = report.text(report.read("layers"), report.read("networks"), *others)
+    assert (report.HERE / "kernels.md").read_text() == found

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from xnets.cost import Cost
 
 FIELDS = ["model", "num_classes", "counting", "parameters", "weights", "norms", "biases", "macs", "activation_bytes"]
+SPEC = ["dataset", "rule", "graph", "init", "narrow", "drop_strides"]  # of a network as a scale trains it
 
 
 def write_costs(plan: Plan) -> None:
     """One line for each network of the paper and counting rule.
 
     "paper", "authors" and "dense/C" are the full network's on the paper's own data, whatever the scale trains; "as
-    trained" is the network this scale trains, on its images, with the number of its layers.
+    trained" is each network this scale trains, on its images, with the number of its layers and the rest of its spec.
     """
     from xnets.cost import COUNTING_RULES, cost
 
@@ -36,15 +37,21 @@ def write_costs(plan: Plan) -> None:
                 continue  # X-VGG16-1 as the authors had it, dense/C of networks without a C: there is no such number
             rows.append({"model": model, "num_classes": num_classes, "counting": counting, **asdict(counted)})
     sides = {name: _side(plan, name) for name in plan.datasets}
-    for cell in plan.cells:
-        layers, counted = _count_trained(cell.model, sides[cell.dataset])
-        about = {"model": cell.model.name, "num_classes": cell.model.num_classes, "counting": "as trained"}
+    for model, dataset in dict.fromkeys((cell.model, cell.dataset) for cell in plan.cells):
+        layers, counted = _count_trained(model, sides[dataset])
+        about = {**spec_columns(model, dataset), "counting": "as trained"}
         rows.append({**about, **asdict(counted), "layers": layers})
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*FIELDS, "layers"], lineterminator="\n")
+    writer = csv.DictWriter(text, [*FIELDS, "layers", *SPEC], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(plan.settings.results / "cost.csv", lambda file: file.write(text.getvalue().encode()))
+
+
+def spec_columns(model: ModelSpec, dataset: str) -> dict[str, str]:
+    """What tells the "as trained" lines of cost.csv apart."""
+    said = {**asdict(model), "model": model.name, "dataset": dataset}
+    return {name: str(said[name]) for name in ("model", "num_classes", *SPEC)}
 
 
 def trained_size(model: ModelSpec, side: int) -> tuple[int, float]:

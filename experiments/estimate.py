@@ -4,7 +4,7 @@ import csv
 from functools import cached_property
 from statistics import mean, median
 
-from experiments.costs import trained_size
+from experiments.costs import spec_columns, trained_size
 from experiments.plan import Plan
 from experiments.store import Store
 from xnets.errors import XNetsError
@@ -75,13 +75,14 @@ def _cell(run: Run) -> tuple:
 def _sizes(plan: Plan) -> dict[tuple[ModelSpec, str], tuple[int, float]]:
     """(layers, MACs of an image) of each network as this scale trains it: from the cost stage, or counted now."""
     path = plan.settings.results / "cost.csv"
-    counted: dict[tuple[str, str], tuple[int, float]] = {}
+    counted: dict[tuple[str | None, ...], tuple[int, float]] = {}
     if path.exists():
         with open(path, newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["counting"] == "as trained"]
-        counted = {(row["model"], row["num_classes"]): (int(row["layers"]), float(row["macs"])) for row in rows}
+        about = [tuple(map(row.get, spec_columns(plan.cells[0].model, ""))) for row in rows]
+        counted = {key: (int(row["layers"]), float(row["macs"])) for key, row in zip(about, rows, strict=True)}
     sizes = {}
     for cell in plan.cells:
-        found = counted.get((cell.model.name, str(cell.model.num_classes)))
+        found = counted.get(tuple(spec_columns(cell.model, cell.dataset).values()))
         sizes[cell.model, cell.dataset] = found or trained_size(cell.model, SIDES.get(cell.dataset, 32))
     return sizes

@@ -29,11 +29,12 @@ def print_outlook(plan: Plan, estimate: Estimate, together: Callable[[list[Run]]
     runs = list(dict.fromkeys(run for wanted in items.values() for run in wanted))
     lacking = dict.fromkeys(run for run in runs if not store.is_done(run))
     print(f"scale {plan.settings.scale}: {plan.about}")
-    print(f"{'':10}{'runs':>6}{'done':>6}{'to train':>10}   time on one {unit(estimate.device)}")
+    wide = max(map(len, [*items, "together"])) + 2
+    print(f"{'':{wide}}{'runs':>6}{'done':>6}{'to train':>10}   time on one {unit(estimate.device)}")
     for item, wanted in [*items.items(), ("together", runs)]:
         missing = [run for run in dict.fromkeys(wanted) if run in lacking]
         time_ = duration(sum(map(estimate.seconds, missing)))
-        print(f"{item:10}{len(wanted):6}{len(wanted) - len(missing):6}{len(missing):10}   {time_}")
+        print(f"{item:{wide}}{len(wanted):6}{len(wanted) - len(missing):6}{len(missing):10}   {time_}")
     print(together(list(lacking)))
     print(f"Times are {estimate.basis}.")
     if all_runs:

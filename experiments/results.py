@@ -1,12 +1,15 @@
 """Result files: one JSON a run under results/<scale>/, and the one way to read them back."""
 
+import hashlib
+import json
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.plan import Cell, Plan
+from experiments.cells import Cell
+from experiments.plan import Plan
 from xnets.errors import XNetsError
 from xnets.files import read_json, write_json
 from xnets.models import ModelSpec
@@ -47,17 +50,17 @@ def write_folder(folder: Path, files: dict[str, dict[str, Any]]) -> None:
 
 
 def graph_file(plan: Plan, model: ModelSpec, graph_seed: int) -> Path:
-    """Where the graphs of a network are recorded."""
-    return plan.settings.results / "graphs" / f"{model.name}--{model.num_classes}--g{graph_seed}.json"
+    """Where the graphs of a network are recorded: a file for each network that differs in anything, and seed."""
+    digest = hashlib.sha256(json.dumps(asdict(model), sort_keys=True).encode()).hexdigest()[:8]
+    return plan.settings.results / "graphs" / f"{model.name}--{model.graph}--g{graph_seed}--{digest}.json"
 
 
 def read_results(plan: Plan) -> dict[Cell, list[RunResult]]:
     """All results of the plan, exactly: a missing, a foreign and a surplus file are each refused."""
     runs_folder, seen_folder = plan.settings.results / "runs", plan.settings.results / "evaluations"
-    wanted: dict[str, tuple[Cell, Run]] = {}
     digests = {name: entry["digest"] for name, entry in _read_data_note(plan).items()}
-    for cell in plan.cells:
-        wanted.update({run.label: (cell, run) for run in cell.runs(digests[cell.dataset])})
+    runs = {cell: cell.runs(digests[cell.dataset]) for cell in plan.cells}
+    wanted = {run.label: run for some in runs.values() for run in some}  # cells may share runs
     for folder, stage in ((runs_folder, "train"), (seen_folder, "evaluate")):
         there = {path.stem for path in folder.glob("*.json")}
         missing, surplus = sorted(set(wanted) - there), sorted(there - set(wanted))
@@ -67,15 +70,15 @@ def read_results(plan: Plan) -> dict[Cell, list[RunResult]]:
             raise XNetsError(
                 f"{folder / surplus[0]}.json belongs to no run of params.yaml: run `dvc repro -f {stage}`."
             )
-    results: dict[Cell, list[RunResult]] = {cell: [] for cell in plan.cells}
-    for label, (cell, run) in wanted.items():
+    results = {}
+    for label, run in wanted.items():
         trained = _of_run(runs_folder / f"{label}.json", run, "train")
         seen = _of_run(seen_folder / f"{label}.json", run, "evaluate")
         best = max(trained["epochs"], key=lambda record: record["test_top1"])
-        results[cell].append(RunResult(
+        results[run] = RunResult(
             run.graph_seed, run.train_seed, seen["top1"], best["test_top1"], best["epoch"], seen["n"], run.fingerprint
-        ))  # fmt: skip
-    return results
+        )  # fmt: skip
+    return {cell: [results[run] for run in some] for cell, some in runs.items()}
 
 
 def _read_data_note(plan: Plan) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class SlurmSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """What params.yaml says. seeds: item -> a number, or network -> number."""
+    """What params.yaml says. seeds: item -> a number, or network -> number. studies: names, of any scale."""
 
     scale: str
     seeds: dict[str, int | dict[str, int]]
@@ -65,6 +65,7 @@ class Settings:
     sources: dict[str, str | None] = field(default_factory=dict)
     local: LocalSettings = field(default_factory=LocalSettings)
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
+    studies: tuple[str, ...] = ()
 
     @property
     def results(self) -> Path:
@@ -85,7 +86,7 @@ def read_settings(path: Path = Path("params.yaml")) -> Settings:
         raise XNetsError(f"{path} is not here: run this in the repository's top folder.") from None
     if not isinstance(said, dict):
         raise XNetsError(f"{path} is empty: take it back from git.")
-    check_keys(path.name, said, ("scale", "seeds", "data", "store", "executor", "local", "slurm"))
+    check_keys(path.name, said, ("scale", "seeds", "studies", "data", "store", "executor", "local", "slurm"))
     for key in ("seeds", "data", "local", "slurm"):
         if not isinstance(said.get(key) or {}, dict):
             raise XNetsError(f"{path.name}: {key} must be a list of `name: value` lines, not {said[key]!r}.")
@@ -103,12 +104,15 @@ def read_settings(path: Path = Path("params.yaml")) -> Settings:
     for key, folder in (("store", said.get("store", "store")), ("data.folder", data.get("folder", "data"))):
         if not isinstance(folder, str) or not folder:
             raise XNetsError(f"{path.name}: {key} must be the name of a folder, not {folder!r}.")
+    studies = said.get("studies") or []
+    if not isinstance(studies, list) or not all(isinstance(name, str) for name in studies):
+        raise XNetsError(f"{path.name}: studies must be a list of names, [..., ...], not {studies!r}.")
     check_choice("scale", said.get("scale"), list(read_scales()))
     check_choice("executor", said.get("executor", "local"), executor_names())
     return Settings(
         scale=said["scale"], seeds=_checked_seeds(said.get("seeds") or {}), executor=said.get("executor", "local"),
         store=Path(said.get("store", "store")), data_folder=Path(data.get("folder", "data")),
-        sources=sources, local=LocalSettings(**local), slurm=SlurmSettings(**slurm),
+        sources=sources, local=LocalSettings(**local), slurm=SlurmSettings(**slurm), studies=tuple(studies),
     )  # fmt: skip
 
 

@@ -59,10 +59,10 @@ def sample(plan: Plan) -> None:
 
     files = {}
     for cell in plan.cells:
-        for seed in range(cell.seeds):
-            record = graph_record(cell.model, seed)
-            if record["layers"]:
-                files[graph_file(plan, cell.model, seed).stem] = record
+        for seed in cell.graph_seeds:
+            name = graph_file(plan, cell.model, seed).stem
+            if name not in files and (record := graph_record(cell.model, seed))["layers"]:
+                files[name] = record
     write_folder(plan.settings.results / "graphs", files)
 
 

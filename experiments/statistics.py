@@ -47,3 +47,42 @@ def binomial_se(top1: float, n_test: int) -> float:
     if n_test < 1 or not 0 <= top1 <= 100:
         raise XNetsError(f"An accuracy is 0 to 100 % of at least one image, not {top1} % of {n_test}.")
     return math.sqrt(top1 * (100 - top1) / n_test)
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rho of n pairs and its interval; rho is None if a side is constant, the interval if n < 4 too."""
+
+    n: int
+    rho: float | None
+    low: float | None
+    high: float | None
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float], confidence: float = CONFIDENCE) -> RankCorrelation:
+    """Spearman's rank correlation; equal values share their mean rank.
+
+    The interval is that of Bonett and Wright (2000): Fisher's z with standard error sqrt((1 + rho^2 / 2) / (n - 3)). At
+    rho = +-1, where z is infinite, it is taken at the next value that n ranks without ties can have.
+    """
+    n = len(x)
+    if n != len(y) or not n:
+        raise XNetsError(f"A rank correlation needs pairs, not {n} and {len(y)} numbers.")
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        return RankCorrelation(n, None, None, None)
+    rho = statistics.correlation(_ranks(x), _ranks(y))
+    if n < 4:
+        return RankCorrelation(n, rho, None, None)
+    nearest = 1 - 12 / (n * (n * n - 1))  # two neighbours exchanged
+    z = math.atanh(min(max(rho, -nearest), nearest))
+    half = statistics.NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt((1 + rho * rho / 2) / (n - 3))
+    low, high = math.tanh(z - half), math.tanh(z + half)
+    return RankCorrelation(n, rho, min(low, rho), max(high, rho))
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """1 for the lowest; equal values have the mean of theirs."""
+    in_order = sorted(values)
+    first = {value: place for place, value in reversed(list(enumerate(in_order, 1)))}
+    last = {value: place for place, value in enumerate(in_order, 1)}
+    return [(first[value] + last[value]) / 2 for value in values]

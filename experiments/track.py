@@ -1,4 +1,4 @@
-"""Mirror the run store into MLflow: a parent run for each table and figure, under it a child for each seed of each row.
+"""Mirror the run store into MLflow: a parent run for each table, figure and study, under it a child for each run of it.
 
 Workers never touch MLflow: this one step does, as often as it likes. A child is known by its item and its fingerprint,
 and what is there already stays as it is. The default store is sqlite:///mlflow.db; MLFLOW_TRACKING_URI names another.
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from experiments.plan import Plan
+from experiments.settings import ITEMS
 from experiments.store import Store
 from xnets.errors import XNetsError
 from xnets.training import Run
@@ -122,4 +123,4 @@ def _flat(said: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _title(item: str) -> str:
-    return f"{item[:-1].capitalize()} {item[-1]}"
+    return f"{item[:-1].capitalize()} {item[-1]}" if item in ITEMS else f"Study {item}"

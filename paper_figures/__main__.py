@@ -1,4 +1,4 @@
-"""`python -m paper_figures tables`, `figure N` and `theory NAME`: the last stages of dvc.yaml."""
+"""`python -m paper_figures tables`, `figure N`, `theory NAME` and `studies`: the last stages of dvc.yaml."""
 
 import argparse
 import importlib
@@ -46,6 +46,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     figure.add_argument("number", type=int, choices=FIGURES, metavar="N", help="1 to 6, see below")
     figure.set_defaults(run=_figure)
+    studies = commands.add_parser(
+        "studies",
+        help="the studies beyond the paper, with figures: results/<scale>/studies/",
+        description="Write each study's runs as csv and draw its figures: results/<scale>/studies/.",
+    )
+    studies.set_defaults(run=_studies)
     theory = commands.add_parser(
         "theory",
         help="what the paper says of graphs, measured, as .pdf, .png and .csv: results/<scale>/theory/",
@@ -69,6 +75,12 @@ def _tables(args: argparse.Namespace) -> None:
 
     settings = read_settings()
     write_tables(build_tables(settings), settings.results / "tables")
+
+
+def _studies(args: argparse.Namespace) -> None:
+    from paper_figures.studies.files import write_studies
+
+    write_studies(read_settings())
 
 
 def _figure(args: argparse.Namespace) -> None:

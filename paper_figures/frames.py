@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.plan import Cell, Plan, make_plan
+from experiments.cells import Cell
+from experiments.plan import Plan, make_plan
 from experiments.results import RunResult, read_results
 from experiments.rows import Row, read_rows
 from experiments.settings import Settings

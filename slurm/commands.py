@@ -143,12 +143,14 @@ def status(args: argparse.Namespace) -> int:
 def _print_status(scope: Scope, states: dict[Run, State], all_runs: bool) -> None:
     left = {run: scope.seconds_left(run) for run, state in states.items() if state.kind != "done"}
     at_work = Counter(state.kind for state in states.values())["running"] or 1
-    print(f"{'':10}{'runs':>6}" + "".join(f"{kind:>9}" for kind in KINDS) + "   time left with what runs now")
-    for item, wanted in [*scope.plan.runs_of_items().items(), ("together", list(states))]:
+    items = scope.plan.runs_of_items()
+    wide = max(map(len, [*items, "together"])) + 2
+    print(f"{'':{wide}}{'runs':>6}" + "".join(f"{kind:>9}" for kind in KINDS) + "   time left with what runs now")
+    for item, wanted in [*items.items(), ("together", list(states))]:
         counts = Counter(states[run].kind for run in wanted)
         seconds = sum(left.get(run, 0) for run in dict.fromkeys(wanted)) / at_work
         row = "".join(f"{counts[kind]:9}" for kind in KINDS)
-        print(f"{item:10}{len(wanted):6}{row}   {duration(seconds) if seconds else '-'}")
+        print(f"{item:{wide}}{len(wanted):6}{row}   {duration(seconds) if seconds else '-'}")
     for kind in KINDS[1:] if not all_runs else KINDS:
         found = [(run, state) for run, state in states.items() if state.kind == kind]
         if kind == "queued" and found and not all_runs:

@@ -16,12 +16,14 @@ REPOSITORY = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 
 
-def write_project(folder: Path, scale: str) -> None:
+def write_project(folder: Path, scale: str, studies: str = "[]") -> None:
     """params.yaml and results/<scale>/ as the pipeline leaves them before the stages `tables` and `figure`.
 
+    studies: as in params.yaml; without them, all runs of a network are those of its rows.
     cost.csv is a copy of the pipeline's own, kept beside this file: the lines of the full-size networks.
     """
     params = (REPOSITORY / "params.yaml").read_text()
+    params = re.sub(r"^studies: \[.*?\]", f"studies: {studies}", params, flags=re.MULTILINE)
     (folder / "params.yaml").write_text(re.sub(r"^scale: \w+", f"scale: {scale}", params, flags=re.MULTILINE))
     plan = make_plan(read_settings(folder / "params.yaml"))
     results = folder / plan.settings.results

@@ -1,0 +1,1 @@
+"""The studies of experiments/studies.yaml as data and figures, from results files alone."""

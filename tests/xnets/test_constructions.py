@@ -21,6 +21,7 @@ from xnets.graphs import (
 from xnets.graphs.explicit import _apart, _margulis_moves, first_return
 from xnets.graphs.measures import layers_until_all
 from xnets.graphs.numbers import inverses, is_prime, powers, primitive_root
+from xnets.graphs.pruned import magnitude_pruned
 from xnets.graphs.ramanujan import _line_moves, quaternions
 from xnets.layers import ExpanderLayer
 from xnets.models import PAPER_MODELS, build
@@ -439,3 +440,21 @@ def test_given_graphs_of_a_by_input_construction_stay_irregular():
     assert ExpanderLinear(3, 2, graph=graph).regular
     lucky = BipartiteGraph.from_neighbours([[0, 1], [1, 2]], 3, 0, "random-by-input")
     assert not ExpanderLinear(3, 2, graph=lucky).regular
+
+
+@given(st.integers(1, 6), st.integers(1, 8), st.integers(0, 2**31), st.data())
+def test_magnitude_pruning_keeps_the_largest_filters(n_out, n_in, seed, data):
+    degree = data.draw(st.integers(1, n_in))
+    weight = np.random.default_rng(seed).normal(size=(n_out, n_in, 3, 3))
+    graph = magnitude_pruned(weight, degree)
+    for v, inputs in enumerate(graph.neighbours):
+        norms = [float((weight[v, u] ** 2).sum()) for u in range(n_in)]
+        assert sorted(inputs) == sorted(sorted(range(n_in), key=lambda u: -norms[u])[:degree])
+    layer = ExpanderLinear(n_in, n_out, graph=magnitude_pruned(weight.sum((2, 3)), degree))
+    assert layer.degree == degree
+
+
+@pytest.mark.parametrize(("shape", "degree", "why"), [((4,), 1, "dense layer"), ((4, 3), 4, "fan-in 3")])
+def test_what_cannot_be_pruned(shape, degree, why):
+    with pytest.raises(XNetsError, match=why):
+        magnitude_pruned(np.ones(shape), degree)

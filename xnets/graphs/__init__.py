@@ -5,6 +5,7 @@ from xnets.graphs.blocks import grouped_graph
 from xnets.graphs.constructions import CONSTRUCTIONS, Construction, find_construction, sample_graph
 from xnets.graphs.files import combined_hash, load_graph, save_graph
 from xnets.graphs.measures import dead_inputs, dead_outputs, sigma_ratio, spectral_gap
+from xnets.graphs.pruned import magnitude_pruned
 from xnets.graphs.ramanujan import lps_graph
 from xnets.graphs.sampling import random_expander, union_of_matchings
 
@@ -19,6 +20,7 @@ __all__ = [
     "grouped_graph",
     "load_graph",
     "lps_graph",
+    "magnitude_pruned",
     "random_expander",
     "sample_graph",
     "save_graph",

@@ -28,6 +28,10 @@ Where a ratio falls short of what was asked (figures not in bold):
   cycle than multiply-adds. Outputs that share inputs (`block`, and groups) load less: that is what they gain.
 - Whole X-VGG16: three convolutions that its configuration leaves dense, norms and pooling take the larger part of
   the time that is left, whatever the sparse layers take.
+- Layers for which `auto` is slower than torch's dense layer are small ones: its dense kernel and its measurement are of
+  condensed weights, which must be laid out as dense ones in each pass.
+- A training step of a small X-DenseNet needs more memory than the dense one's: scratch, the graphs sorted both ways and
+  the compiled code outweigh its few weights.
 - bf16: only dense. Graphs whose edges pair up neighbouring inputs would be needed to feed the CPU's bf16 products.
 """
 

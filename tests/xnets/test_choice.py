@@ -119,6 +119,15 @@ def test_a_damaged_cache_is_measured_anew_and_kept(monkeypatch):
     assert chosen(layer, x).kernel == "dense"
 
 
+@pytest.mark.parametrize("line", ['{"case": "a", "milliseconds": {"dense": ' + "9" * 400 + "}}", "[" * 100_000])
+def test_lines_that_break_json_are_passed_over(monkeypatch, line):
+    two_kernels(monkeypatch, 6, 1)
+    path = Timings.of_this_machine().path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(line + "\n")
+    assert chosen(*layer_and_image()).kernel == "other"
+
+
 @pytest.mark.parametrize("times", [{"dense": -5.0, "other": 1.0}, {"dense": float("nan"), "other": 1.0}, {"dense": 0}])
 def test_times_that_cannot_be_are_measured_anew(monkeypatch, times):
     two_kernels(monkeypatch, 6, 1)

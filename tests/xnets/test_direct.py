@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import forward_ad
+from torch.utils.flop_counter import FlopCounterMode
 
 from xnets import ExpanderConv2d, ExpanderLinear
 from xnets.graphs import BipartiteGraph
@@ -334,6 +335,34 @@ def test_what_looks_at_calls_in_its_own_way_gets_the_dense_kernel():
     assert "degree" in choose("direct", short).why
     with pytest.raises((RuntimeError, IndexError)):
         compute("direct", short)
+
+
+@needs_llvmlite
+@pytest.mark.parametrize("window", [0, 1, 3])
+def test_counted_flops_are_those_of_the_edges(window):
+    """Of each pass 2 x weights x positions, borders in full, as torch counts convolutions."""
+    x, weight, edges, upstream = problem(12, 8, 1, 3, window, 5, (4, 3))
+    given = [t.requires_grad_() for t in (x, weight)]
+    with FlopCounterMode(display=False) as counter:
+        y = compute("direct", Call(*given, None, edges, SAME[window] if window else None))
+        torch.autograd.grad(y, given, upstream)
+    assert counter.get_total_flops() == 3 * 2 * weight.numel() * upstream[:, 0].numel()
+
+
+@needs_llvmlite
+def test_a_cpu_that_llvm_does_not_know_gets_plain_kernels(monkeypatch):
+    def unknown():
+        raise RuntimeError("failed to get host cpu features.")
+
+    from xnets.layers.direct import jit
+
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", unknown)
+    jit._host.cache_clear()
+    try:
+        assert jit.vector_width() == 4
+        assert_right(problem(12, 8, 1, 3, 3, 5, (4, 3)))
+    finally:
+        jit._host.cache_clear()
 
 
 @needs_llvmlite

@@ -451,3 +451,32 @@ def test_inference_mode_and_no_grad_take_turns():
     with torch.inference_mode():
         first = made(x)
     torch.testing.assert_close(made(x), first, rtol=0, atol=0)
+
+
+class _InPlaceFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x):
+        return self.conv(x.relu_())
+
+
+def test_the_example_stays_as_it_is_and_autocast_does_not_matter():
+    x = torch.randn(2, 3, 8, 8)
+    before = x.clone()
+    with torch.autocast("cpu", torch.bfloat16):
+        made = for_inference(_InPlaceFirst().eval(), x)
+    assert torch.equal(x, before)
+    assert made(x).dtype == torch.float32
+
+
+def test_what_the_comparison_must_see():
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False)).eval()
+    for hook in (lambda m, i, o: o * 2, lambda m, i, o: (o, o), lambda m, i, o: o.argmax(1)):
+        model = copy.deepcopy(plain)
+        model.register_forward_hook(hook)
+        with pytest.raises(XNetsError, match="Use the network itself"):
+            for_inference(model, torch.zeros(2, 3, 8, 8))
+    broken = torch.full((2, 3, 8, 8), float("nan"))
+    assert for_inference(plain, broken)(broken).isnan().all()

@@ -16,6 +16,8 @@ from xnets.machine import cpu_description
 
 KERNELS_VERSION = 1  # raise it when a kernel's speed changes: measured anew then
 
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
 
 class Timings:
     """The file of one machine and one set of versions."""
@@ -36,7 +38,7 @@ class Timings:
             self._read = {}
             with contextlib.suppress(OSError):
                 for line in self.path.read_text(errors="replace").splitlines():
-                    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                    with contextlib.suppress(*UNREADABLE):
                         said = json.loads(line)
                         milliseconds = {name: float(ms) for name, ms in said["milliseconds"].items()}
                         if all(0 < ms < float("inf") for ms in milliseconds.values()):
@@ -60,7 +62,7 @@ class Timings:
 def cache_folder() -> Path:
     """Where what can be measured again is kept."""
     if os.environ.get("XNETS_CACHE"):
-        return Path(os.environ["XNETS_CACHE"])
+        return Path(os.environ["XNETS_CACHE"]).expanduser()
     if os.environ.get("XDG_CACHE_HOME"):
         return Path(os.environ["XDG_CACHE_HOME"]) / "xnets"
     try:

@@ -24,7 +24,10 @@ def _initialise() -> None:
 @functools.cache
 def _host() -> tuple[int, str]:
     _initialise()
-    features = llvm.get_host_cpu_features()
+    try:
+        features = llvm.get_host_cpu_features()
+    except RuntimeError:  # LLVM does not know this CPU
+        return 4, ""
     width = 16 if features.get("avx512f") else 8 if features.get("avx2") and features.get("fma") else 4
     return width, features.flatten()
 

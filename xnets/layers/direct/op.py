@@ -4,10 +4,12 @@ x (N, n_in, H, W) and weight (n_out, D, k, k) are a convolution of padding (k - 
 x (N, n_in) and weight (n_out, D) a linear layer. Only x and weight are saved for the gradients.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from xnets.layers.direct import run
 from xnets.layers.direct.adjacency import adjacency_of
@@ -154,3 +156,18 @@ def _backward_of_weight_gradient(ctx: Any, ddw: Tensor) -> tuple[Tensor | None, 
 direct.register_autograd(_backward, setup_context=_save)
 direct_input_gradient.register_autograd(_backward_of_input_gradient, setup_context=_save_input_gradient)
 direct_weight_gradient.register_autograd(_backward_of_weight_gradient, setup_context=_save_weight_gradient)
+
+
+@register_flop_formula(torch.ops.xnets.direct)
+def _(x: tuple, weight: tuple, index: tuple, *rest: Any, out_shape: tuple, **named: Any) -> int:
+    return 2 * math.prod(weight) * math.prod(out_shape) // out_shape[1]
+
+
+@register_flop_formula(torch.ops.xnets.direct_input_gradient)
+def _(dy: tuple, weight: tuple, index: tuple, *rest: Any, **named: Any) -> int:
+    return 2 * math.prod(weight) * math.prod(dy) // dy[1]
+
+
+@register_flop_formula(torch.ops.xnets.direct_weight_gradient)
+def _(dy: tuple, x: tuple, index: tuple, *rest: Any, out_shape: tuple, **named: Any) -> int:
+    return 2 * math.prod(out_shape) * math.prod(dy) // dy[1]

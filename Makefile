@@ -69,8 +69,9 @@ bench-slurm: setup
 
 # Copy the demo's tables and figures to docs/demo, where the README shows them.
 snapshot: setup
-	mkdir -p docs/demo
+	mkdir -p docs/demo/studies
 	cp results/demo/tables/all.md results/demo/figures/*.png docs/demo/
+	cp results/demo/studies/*.md results/demo/studies/*.png results/demo/studies/*.csv docs/demo/studies/
 
 # Measure what the paper says of graphs, in full (some 20 minutes of one core), and draw it: docs/theory.
 theory: setup

@@ -58,7 +58,10 @@ def study_cells(study: Study, scale: dict[str, Any], settings: Settings) -> list
         known = ", ".join(scale["datasets"])
         raise XNetsError(f"{_where(study.name)}: scale {settings.scale} has no {study.dataset!r}, only {known}.")
     dataset = scale["datasets"][study.dataset]
-    protocol = protocol_at(scale, settings.scale, study.protocol, **study.protocol_changes)
+    try:
+        protocol = protocol_at(scale, settings.scale, study.protocol, **study.protocol_changes)
+    except TypeError as error:
+        raise XNetsError(f"{_where(study.name)}: protocol_changes has a value of the wrong kind: {error}.") from None
     trains = len({t for _, t in study.seeds})
     specs = {
         spec_at(scale, name, dataset, settings, **{**study.network, **levels}): _seeds(study.seeds, levels, study)
@@ -103,7 +106,10 @@ def read_studies(scale: str, path: Path = STUDIES) -> dict[str, Study]:
                 raise XNetsError(f"{_where(name)}: scales: {scale} must be `key: value` lines, not {changes!r}.")
             whole = {key: value for key, value in entry.items() if key != "scales"} | changes
             check_keys(_where(name), whole, [key for key in keys if key not in ("name", "scales")])
-            found[name] = _study(name, whole)
+            try:
+                found[name] = _study(name, whole)
+            except TypeError as error:  # a list or a word where a name or a number should stand
+                raise XNetsError(f"{_where(name)} has a value of the wrong kind: {error}.") from None
     return found
 
 
@@ -126,9 +132,17 @@ def _study(name: str, said: dict[str, Any]) -> Study:
         _read_seeds(where, said["seeds"]), lists.get("figures", ("comparison",)), lists.get("references", ()), factors,
         network, changes,
     )  # fmt: skip
+    _check_sizes(where, study)
     _check_networks(where, study)
     _check_figures(where, study)
     return study
+
+
+def _check_sizes(where: str, study: Study) -> None:
+    for key, least in (("narrow", 1), ("drop_strides", 0)):
+        for level in (*study.factors.get(key, ()), *([study.network[key]] if key in study.network else [])):
+            if type(level) is not int or level < least:
+                raise XNetsError(f"{where}: {key} must be a whole number >= {least}, not {level!r}.")
 
 
 def _check_networks(where: str, study: Study) -> None:

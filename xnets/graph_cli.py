@@ -71,7 +71,10 @@ def _drawn(name: str, args: argparse.Namespace, seed: int) -> "BipartiteGraph":
     if args.compression is not None and not 1 <= args.compression <= args.inputs:
         raise XNetsError(f"--compression must lie between 1 and the {args.inputs} inputs, not {args.compression}.")
     degree = args.degree if args.compression is None else args.inputs // args.compression
-    return sample_graph(name, args.inputs, n_out, degree, seed)
+    try:
+        return sample_graph(name, args.inputs, n_out, degree, seed)
+    except MemoryError:
+        raise XNetsError(f"A graph of {args.inputs} inputs and {n_out} outputs does not fit in memory.") from None
 
 
 def _names(args: argparse.Namespace) -> None:
@@ -102,6 +105,8 @@ def _measure(args: argparse.Namespace) -> None:
         names = ", ".join(CONSTRUCTIONS)
         raise XNetsError(f"{args.graph} is neither a graph file nor a construction; there are {names}.")
     graph = _drawn(args.graph, args, args.seed) if layer else load_graph(args.graph)
+    if not graph.n_edges:
+        raise XNetsError(f"{args.graph} is a graph without edges: there is nothing to measure.")
     found = summary(graph, args.seed)
     if args.json:
         print(json.dumps({"hash": graph.hash} | {name: measure.value for name, measure in found.items()}))

@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from xnets.cli import main
-from xnets.graphs import CONSTRUCTIONS, load_graph, sample_graph
+from xnets.graphs import CONSTRUCTIONS, BipartiteGraph, load_graph, sample_graph, save_graph
 from xnets.graphs.measures import diameter, layers_until_all, sigma_ratio, summary
 
 LAYER = ["--inputs", "24", "--compression", "4"]
@@ -98,3 +99,12 @@ def test_mistakes_end_in_one_sentence(arguments, words, capsys):
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+def test_a_graph_without_edges_and_one_too_large_are_refused(capsys, tmp_path):
+    path = tmp_path / "empty.npz"
+    save_graph(BipartiteGraph.from_mask(np.zeros((3, 3))), path)
+    assert main(["graph", "measure", str(path)]) == 2
+    assert "without edges" in capsys.readouterr().err
+    assert main(["graph", "measure", "random", "--inputs", "100000000000000", "--degree", "2"]) == 2
+    assert "does not fit in memory" in capsys.readouterr().err

@@ -27,10 +27,11 @@ def draw_layers(layers: pd.DataFrame, order: list[str], path: Path) -> None:
     grid.set_titles("{col_name}\n{row_name}").set_axis_labels("compression C", "times as fast as dense")
     for axes in grid.axes.flat:
         axes.axhline(1, color="black", linewidth=0.8)
+        axes.minorticks_off()
     machine = shown["machine"].iloc[0]
     grid.figure.suptitle(
         f"X-Conv and X-Linear against dense, fp32, one thread of {machine}; medians of {shown['n'].max():.0f} rounds",
-        y=1.03,
+        y=1.08,
     )
     grid.figure.savefig(path, dpi=130, bbox_inches="tight")
     plt.close(grid.figure)
@@ -55,7 +56,7 @@ def draw_networks(networks: pd.DataFrame, path: Path) -> None:
         axes.set_title(what)
         axes.set_xlabel("times as fast as the dense network")
         axes.set_yticks(range(len(names)), names)
-        axes.legend(fontsize=7, loc="lower right")
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     panels[0].invert_yaxis()
     figure.suptitle(f"Whole networks, fp32, one thread of {shown['machine'].iloc[0]}")
     figure.tight_layout()

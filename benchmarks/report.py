@@ -54,7 +54,8 @@ def layers_table(layers: pd.DataFrame, threads: int) -> list[str]:
             for c, target in zip(COMPRESSIONS, targets, strict=True):
                 got, limit = (cells[layer, what, c, method] for method in ("direct", "limit"))
                 met = got >= share * target
-                row.append(f"{'**' * met}{got:.2f}{'**' * met} ({share * target:.1f}; {limit:.1f})")
+                bold = "**" if met else ""
+                row.append(f"{bold}{got:.2f}{bold} ({share * target:.1f}; {limit:.1f})")
             rows.append([layer, what, *row])
     return markdown(["layer", "pass", *(f"C={c}" for c in COMPRESSIONS)], rows)
 
@@ -118,9 +119,10 @@ def text(layers: pd.DataFrame, networks: pd.DataFrame, choice: pd.DataFrame, mem
         "# What the kernels reach", "",
         f"Written by `make bench` from the csv files beside it. Machine: {layers['machine'].iloc[0]}; {rates}.",
         "All ratios are of times in one interleaved run, medians; dense is the faster of NCHW and channels_last.", "",
+        (HERE / "conditions.txt").read_text(),  # written by who measured: how quiet it was, what is missing
     ]  # fmt: skip
     for threads in sorted(layers["threads"].unique()):
-        parts += [f"## Layers, {threads} thread{'s' * (threads > 1)}", ""]
+        parts += [f"## Layers, {threads} thread{'s' if threads > 1 else ''}", ""]
         parts += ["Times as fast as dense (asked for; the limit that this machine's peak sets). Bold: reached.", ""]
         parts += [*layers_table(layers, threads), ""]
     parts += [

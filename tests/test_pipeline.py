@@ -144,6 +144,17 @@ def is_training(clone: Clone):
     return (path for path in (clone.folder / "store").glob("*/") if path not in done)
 
 
+def forget_torn_lock(clone):
+    """A kill while DVC writes its own list of locks leaves it empty; DVC then says itself that it is corrupted."""
+    locks = clone.folder / ".dvc" / "tmp" / "rwlock"
+    try:
+        json.loads(locks.read_text())
+    except ValueError:
+        locks.unlink()
+    except FileNotFoundError:
+        pass
+
+
 def test_kill_9_at_five_random_moments_changes_no_bit(finished, small, tmp_path):
     """Alternately the whole process group and `dvc` alone, whose children must then end by themselves."""
     clone = clone_of(small, tmp_path / "clone")
@@ -162,6 +173,7 @@ def test_kill_9_at_five_random_moments_changes_no_bit(finished, small, tmp_path)
         else:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        forget_torn_lock(clone)
     assert killed_while_training, "the kills must have hit something"
     clone.repro()
     assert clone.results() == finished.results()

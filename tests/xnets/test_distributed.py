@@ -21,6 +21,7 @@ from tests.double_precision import double_precision
 from xnets.data import pack, prepare
 from xnets.data.batches import Batches
 from xnets.group import ALONE, Group, joined
+from xnets.layers import kernels
 from xnets.models import ModelSpec
 from xnets.training import Protocol, Run
 from xnets.training import loop as loop_module
@@ -85,6 +86,7 @@ def answer_of(end):
 def one_rank(end, said, work, args):
     os.environ.update({name: str(value) for name, value in said.items()})
     torch.set_num_threads(1)
+    kernels("dense")  # "auto" would measure in each process, and may choose otherwise in the next
     try:
         with joined(CPU, 2 * PATIENCE) as (group, _):
             answer = work(group, *args)

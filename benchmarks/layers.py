@@ -6,20 +6,18 @@ is what the machine's peak allows at best.
 """
 
 import argparse
-import csv
-import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines import CSR, channels_last, grouped, masked
+from benchmarks.records import machine, write_rows
 from benchmarks.rooflines import bytes_per_second, least_milliseconds, multiply_adds_per_second
 from benchmarks.timing import interleaved, ratio
 from xnets import ExpanderConv2d, ExpanderLinear
-from xnets.machine import cpu_name
 
 CSV = Path(__file__).with_suffix(".csv")
 COLUMNS = [
@@ -134,6 +132,23 @@ def measure(name: str, what: str, compressions: list[int], repeats: int, peak: f
     return rows
 
 
+def rows(options: argparse.Namespace) -> Iterator[list]:
+    """Of the csv, each as it is measured."""
+    torch.manual_seed(0)
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        peak, bandwidth = multiply_adds_per_second(), bytes_per_second()
+        print(f"{machine()}, {threads} threads: {peak / 1e9:.0f} G multiply-adds/s, {bandwidth / 1e9:.1f} GB/s")
+        yield [threads, "", "", "", "peak G multiply-adds/s", "", f"{peak / 1e9:.1f}", "", "", ""]
+        yield [threads, "", "", "", "memory GB/s", "", f"{bandwidth / 1e9:.1f}", "", "", ""]
+        for name in options.layers:
+            for what in PASSES:
+                measured = measure(name, what, options.compressions, options.repeats, peak, bandwidth)
+                yield from ([threads, *row, options.repeats] for row in measured)
+                ours = [row[5] for row in measured if row[3] == "direct"]
+                print(f"{threads} threads  {name:18}{what:18}" + "".join(f"{float(r):8.2f}" for r in ours), flush=True)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -143,25 +158,7 @@ def main() -> None:
     parser.add_argument("--compressions", nargs="*", type=int, default=list(COMPRESSIONS))
     parser.add_argument("--csv", type=Path, default=CSV)
     options = parser.parse_args()
-    machine = f"{cpu_name()}, {os.cpu_count()} cores"
-    torch.manual_seed(0)
-    rows = []
-    for threads in options.threads:
-        torch.set_num_threads(threads)
-        peak, bandwidth = multiply_adds_per_second(), bytes_per_second()
-        print(f"{machine}, {threads} threads: {peak / 1e9:.0f} G multiply-adds/s, {bandwidth / 1e9:.1f} GB/s")
-        rows.append([machine, threads, "", "", "", "peak G multiply-adds/s", "", f"{peak / 1e9:.1f}", "", "", ""])
-        rows.append([machine, threads, "", "", "", "memory GB/s", "", f"{bandwidth / 1e9:.1f}", "", "", ""])
-        for name in options.layers:
-            for what in PASSES:
-                measured = measure(name, what, options.compressions, options.repeats, peak, bandwidth)
-                rows += [[machine, threads, *row, options.repeats] for row in measured]
-                ours = [row[5] for row in measured if row[3] == "direct"]
-                print(f"{threads} threads  {name:18}{what:18}" + "".join(f"{float(r):8.2f}" for r in ours), flush=True)
-    with options.csv.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
+    write_rows(options.csv, COLUMNS, rows(options))
 
 
 if __name__ == "__main__":

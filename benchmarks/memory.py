@@ -7,17 +7,17 @@ what the step needs and not how glibc cuts it up.
 """
 
 import argparse
-import csv
 import json
 import os
 import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.networks import BATCHES
-from xnets.machine import cpu_name
+from benchmarks.records import write_rows
 
 CSV = Path(__file__).with_suffix(".csv")
 COLUMNS = ["machine", "network", "batch", "method", "parameters", "state_mb", "buffers_mb", "step_peak_mb"]
@@ -57,6 +57,20 @@ def _resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
 
+def rows(networks: list[str]) -> Iterator[list]:
+    """Of the csv, each as it is measured."""
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "XNETS_CACHE": cache, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+        for name in networks:
+            for method in METHODS:
+                command = [sys.executable, "-m", "benchmarks.memory", "--one", name, method]
+                for _ in range(1 + (method == "X")):  # the first measures kernels, dense ones too: not a usual step
+                    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+                row = [name, BATCHES[name], method, *json.loads(done.stdout)]
+                print(*row, sep="  ", flush=True)
+                yield row
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -67,23 +81,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(*options.one)))
         return
-    machine = f"{cpu_name()}, {os.cpu_count()} cores"
-    rows = []
-    with tempfile.TemporaryDirectory() as cache:
-        for name in options.networks:
-            for method in METHODS:
-                command = [sys.executable, "-m", "benchmarks.memory", "--one", name, method]
-                for _ in range(1 + (method == "X")):  # the first measures kernels, dense ones too: not a usual step
-                    extra = {"XNETS_CACHE": cache, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
-                    done = subprocess.run(
-                        command, capture_output=True, text=True, check=True, env={**os.environ, **extra}
-                    )
-                rows.append([machine, name, BATCHES[name], method, *json.loads(done.stdout)])
-                print(*rows[-1][1:], sep="  ", flush=True)
-    with options.csv.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
+    write_rows(options.csv, COLUMNS, rows(options.networks))
 
 
 if __name__ == "__main__":

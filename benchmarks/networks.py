@@ -5,10 +5,8 @@ same network with the authors' masked layers, and, for MobileNet, group convolut
 """
 
 import argparse
-import csv
-import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -16,9 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.baselines import channels_last, masked_twin
+from benchmarks.records import write_rows
 from benchmarks.timing import interleaved, ratio
 from xnets import for_inference, kernels
-from xnets.machine import cpu_name
 from xnets.models import build, parse_name
 
 CSV = Path(__file__).with_suffix(".csv")
@@ -104,6 +102,19 @@ def measure(name: str, what: str, repeats: int) -> list[list]:
     return rows
 
 
+def rows(options: argparse.Namespace) -> Iterator[list]:
+    """Of the csv, each as it is measured."""
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        for name in options.networks:
+            for what in options.passes:
+                torch.manual_seed(0)
+                measured = measure(name, what, options.repeats)
+                yield from ([threads, *row] for row in measured)
+                said = "  ".join(f"{row[3]} {float(row[5]):.2f}" for row in measured)
+                print(f"{threads} threads  {name}, {what}, times dense: {said}", flush=True)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -113,20 +124,7 @@ def main() -> None:
     parser.add_argument("--passes", nargs="*", default=list(PASSES), choices=list(PASSES))
     parser.add_argument("--csv", type=Path, default=CSV)
     options = parser.parse_args()
-    machine = f"{cpu_name()}, {os.cpu_count()} cores"
-    with options.csv.open("w", newline="") as file:  # row by row: it takes long, and what is measured stays
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for threads in options.threads:
-            torch.set_num_threads(threads)
-            for name in options.networks:
-                for what in options.passes:
-                    torch.manual_seed(0)
-                    measured = measure(name, what, options.repeats)
-                    writer.writerows([machine, threads, *row] for row in measured)
-                    file.flush()
-                    said = "  ".join(f"{row[3]} {float(row[5]):.2f}" for row in measured)
-                    print(f"{threads} threads  {name}, {what}, times dense: {said}", flush=True)
+    write_rows(options.csv, COLUMNS, rows(options))
 
 
 if __name__ == "__main__":

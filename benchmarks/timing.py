@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
+from xnets.layers.timings import clock_of
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -19,8 +21,8 @@ class Ratio:
 
 
 def clock() -> float:
-    """Seconds. With one thread the clock is that thread's, which stops while others run on its core."""
-    return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
+    """Seconds on the CPU; with one thread that thread's, which stops while others run on its core."""
+    return clock_of(torch.device("cpu"))()
 
 
 def interleaved(

@@ -14,6 +14,7 @@ from xnets.inference.plain import Step
 from xnets.inference.plan import Plan
 from xnets.inference.weights import why_dense
 from xnets.layers.expander import ExpanderLayer
+from xnets.layers.timings import clock_of
 
 ROUNDS = 5
 SECONDS = 2.0  # after that long no more rounds, of the layers and of the whole plans each
@@ -41,7 +42,7 @@ def choose(network: Network, example: Tensor, why_not: str) -> Choice:
         mixed, of_layer = _layer_by_layer(network, direct, plans["dense"], plans["direct"], example)
         if mixed and mixed != direct:
             plans["direct where faster"] = Plan(network, mixed)
-    times = _race({name: (lambda p=p: p.run(example)) for name, p in plans.items()})
+    times = _race({name: (lambda p=p: p.run(example)) for name, p in plans.items()}, clock_of(example.device))
     best = min(times, key=times.get)
     plan = plans[best]
     chosen = {"direct": direct, "direct where faster": mixed}.get(best, set())
@@ -76,6 +77,7 @@ def _size(node: Node) -> int:
 
 def _steps(plan: Plan, example: Tensor) -> dict[Step, float]:
     """Seconds of each step, for the whole example."""
+    clock = clock_of(example.device)
     times: dict[Step, list[float]] = {}
     begin = time.perf_counter()
     for i in range(ROUNDS):
@@ -104,7 +106,7 @@ def _layout_change() -> float:
     c = Context(arrange({place.buffer: (0, 0)}), lanes_for(2**10), 1)
     c.images, c.values = c.lanes, {0: torch.zeros(c.lanes, 64, 32, 32)}
     pack, unpack = Pack(writes=place, takes=(0,)), Unpack(place, 1, (64, 32, 32))
-    taken = []
+    clock, taken = clock_of(torch.device("cpu")), []
     for _ in range(4):
         start = clock()
         pack.run(c)
@@ -113,7 +115,7 @@ def _layout_change() -> float:
     return min(taken) / 2 / c.values[0].numel()
 
 
-def _race(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
+def _race(runs: dict[str, Callable[[], object]], clock: Callable[[], float]) -> dict[str, float]:
     """Median ms of each, taking turns; what is far behind is not run again."""
 
     def timed(name: str) -> float:
@@ -133,11 +135,6 @@ def _race(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
         for name in alive:
             times[name] = [*(times[name] if i else []), timed(name)]
     return {name: statistics.median(t) for name, t in times.items()}
-
-
-def clock() -> float:
-    """Seconds; with one thread, of that thread, which stands still while others run."""
-    return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def _reason(

@@ -13,8 +13,8 @@ from xnets.layers.direct import blocked
 from xnets.layers.direct.adjacency import group_rows
 from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.pool import in_parallel, parts, threads_for
+from xnets.layers.direct.run import CACHE
 
-CACHE = 128 * 1024  # floats of input that shall stay in the second-level cache
 SIDE = 4  # tiles of a strip
 STRIP = 96 * 1024  # floats of a strip's input
 SHARING = 12  # from this compression on, four outputs share too few inputs for grouping to pay

@@ -5,7 +5,6 @@ What was measured is kept in xnets.layers.timings, so that a machine measures a 
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from xnets.layers.kernels import KERNELS, Convolution, Edges, Kernel, find_kernel, is_transformed
-from xnets.layers.timings import Timings
+from xnets.layers.timings import Timings, clock_of
 
 AUTO = "auto"
 REPEATS = 5
@@ -51,9 +50,12 @@ class Call(NamedTuple):
 
     def refusals(self) -> dict[str, str]:
         """Why each kernel for this device that does not compute this layer does not."""
-        mine = {name: k for name, k in KERNELS.items() if k.device in (None, self.x.device.type)}
-        said = {name: k.refuses(self.x, self.weight, self.edges, self.how) for name, k in mine.items()}
+        said = {name: k.refuses(self.x, self.weight, self.edges, self.how) for name, k in self.kernels().items()}
         return {name: why for name, why in said.items() if why}
+
+    def kernels(self) -> dict[str, Kernel]:
+        """Those for this device."""
+        return {name: k for name, k in KERNELS.items() if k.device in (None, self.x.device.type)}
 
 
 class kernels:
@@ -72,10 +74,8 @@ class kernels:
     """
 
     def __init__(self, name: str) -> None:
-        if name != AUTO:
-            find_kernel(name)
         self.before = _auto_means[0]
-        _auto_means[0] = name
+        _auto_means[0] = checked_kernel(name)
 
     def __enter__(self) -> None:
         """Nothing: the name is in force already."""
@@ -107,11 +107,9 @@ def choose(name: str, call: Call) -> Choice:
     wanted = _auto_means[0] if name == AUTO else name
     if wanted != AUTO:
         why_not = find_kernel(wanted).refuses(call.x, call.weight, call.edges, call.how)
-        return (
-            Choice("dense", f"{wanted}: {why_not}", {}, {wanted: why_not})
-            if why_not
-            else Choice(wanted, "named", {}, {})
-        )
+        if why_not:
+            return Choice("dense", f"{wanted}: {why_not}", {}, {wanted: why_not})
+        return Choice(wanted, "named", {}, {})
     if not _can_measure(call):
         return _guess(call)
     key = case(call)
@@ -122,11 +120,7 @@ def choose(name: str, call: Call) -> Choice:
 
 def _find(key: str, call: Call) -> Choice:
     refusals = call.refusals()
-    names = [
-        name
-        for name, kernel in KERNELS.items()
-        if kernel.competes and kernel.device in (None, call.x.device.type) and name not in refusals
-    ]
+    names = [name for name, kernel in call.kernels().items() if kernel.competes and name not in refusals]
     if names == ["dense"]:
         return Choice("dense", "the only one", {}, refusals)
     if multiply_adds(call) < SMALL:
@@ -189,7 +183,7 @@ def measure(call: Call, names: list[str]) -> dict[str, float]:
 
 
 def _measure(call: Call, names: list[str], wanted: tuple[bool, bool]) -> dict[str, float]:
-    clock = _clock(call.x.device)
+    clock = clock_of(call.x.device)
     times: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(REPEATS + 1):
         for name in names:
@@ -214,18 +208,6 @@ def _timed(call: Call, kernel: Kernel, wanted: tuple[bool, bool], clock: Callabl
     return clock() - started
 
 
-def _clock(device: torch.device) -> Callable[[], float]:
-    """Seconds; of this thread alone where it does all of the work, so that what else the machine does stays out."""
-    if device.type == "cpu":
-        return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-
-    def now() -> float:
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return now
-
-
 def _can_measure(call: Call) -> bool:
     """Not while torch traces, under vmap, or with tensors that hold no values."""
     if torch.compiler.is_compiling() or is_transformed():
@@ -237,8 +219,7 @@ def _guess(call: Call) -> Choice:
     """By what the kernels believe of themselves: for torch.compile. What is exported or batched is dense."""
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         refusals = call.refusals()
-        for name, kernel in KERNELS.items():
-            fits = kernel.device == call.x.device.type and name not in refusals
-            if fits and kernel.prefers(call.x, call.weight, call.edges, call.how):
+        for name, kernel in call.kernels().items():
+            if name not in refusals and kernel.prefers(call.x, call.weight, call.edges, call.how):
                 return Choice(name, "likely the fastest; torch.compile lets nothing be measured", {}, refusals)
     return Choice("dense", "not measured here", {}, {})

@@ -1,4 +1,4 @@
-"""What kernels were measured to take, kept between processes: one line of JSON for each case, appended to one file.
+"""By which clock kernels are measured, and what they took, one line of JSON for each case, kept between processes.
 
 The file is a cache: it may be deleted at any time, and a line that cannot be read counts as never written.
 """
@@ -9,8 +9,12 @@ import hashlib
 import json
 import os
 import tempfile
+import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import torch
 
 from xnets.machine import cpu_description
 
@@ -57,6 +61,18 @@ class Timings:
             lines.append(json.dumps({"case": case, "milliseconds": rounded}))
             with open(self.path, "a") as file:
                 file.write("".join(line + "\n" for line in lines))
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """Seconds of work on that device; of this thread alone where it does all of it, so that other work stays out."""
+    if device.type == "cpu":
+        return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+
+    def now() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return now
 
 
 def cache_folder() -> Path:

@@ -10,6 +10,8 @@ import importlib.util
 import torch
 from torch import Tensor
 
+from xnets.layers.direct.jit import vector_width
+from xnets.layers.direct.op import direct
 from xnets.layers.kernels import Convolution, Edges, is_transformed
 
 try:
@@ -47,8 +49,6 @@ def vectors_here() -> str:
     """What the kernels are compiled for on this machine, in words."""
     if not AVAILABLE:
         return "no direct kernels: llvmlite is not installed"
-    from xnets.layers.direct.jit import vector_width
-
     names = {16: "AVX-512", 8: "AVX2"}
     return f"direct kernels of {vector_width()} floats a vector ({names.get(vector_width(), 'any 64-bit CPU')})"
 
@@ -88,7 +88,5 @@ def why_not(x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None = N
 def _with_bias(
     x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, shape: tuple[int, ...], stride: int = 1
 ) -> Tensor:
-    from xnets.layers.direct.op import direct
-
     y = direct(x, weight, edges.index, stride)
     return y if bias is None else y + bias.view(shape)

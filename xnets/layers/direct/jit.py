@@ -6,8 +6,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm
-
 from xnets.layers.direct.ir import Function
 
 _lock = threading.Lock()
@@ -16,16 +14,19 @@ _forced: list[tuple[int, str]] = []  # (width, features) instead of the CPU's, f
 
 
 @functools.cache
-def _initialise() -> None:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
+def _llvm() -> Any:
+    """llvmlite's binding, imported with the first kernel: it takes longer than the rest of xnets."""
+    import llvmlite.binding
+
+    llvmlite.binding.initialize_native_target()
+    llvmlite.binding.initialize_native_asmprinter()
+    return llvmlite.binding
 
 
 @functools.cache
 def _host() -> tuple[int, str]:
-    _initialise()
     try:
-        features = llvm.get_host_cpu_features()
+        features = _llvm().get_host_cpu_features()
     except RuntimeError:  # LLVM does not know this CPU
         return 4, ""
     width = 16 if features.get("avx512f") else 8 if features.get("avx2") and features.get("fma") else 4
@@ -57,7 +58,7 @@ def _compiled(generate: Callable[..., Function], shape: tuple[Any, ...], feature
 
 
 def _build(text: str) -> Any:
-    _initialise()
+    llvm = _llvm()
     module = llvm.parse_assembly(text)
     module.verify()
     machine = llvm.Target.from_default_triple().create_target_machine(

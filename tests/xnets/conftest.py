@@ -1,9 +1,12 @@
-"""One thread and one kernel for all tests of the library that do not ask for another."""
+"""One thread and one kernel for all tests of the library that ask for no other; asserts of helpers shown in full."""
 
 import pytest
 import torch
 
 from xnets.layers import kernels
+
+# failed asserts there show their values, as those in test files do
+pytest.register_assert_rewrite("tests.xnets.direct_cases", "tests.xnets.inference_cases")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,0 +1,63 @@
+"""Layers of the direct kernels, computed by them and compared with `layer_cases`."""
+
+import pytest
+import torch
+
+from tests.xnets import layer_cases
+from tests.xnets.layer_cases import SAME
+from xnets.layers.direct import AVAILABLE, DirectKernel, why_not
+
+needs_llvmlite = pytest.mark.skipif(not AVAILABLE, reason="llvmlite is not installed")
+
+
+def problem(n_in, rows, block, degree, window, batch, size, seed=0, double=False, stride=1):
+    """x, weight, edges, upstream gradient, whose size tells the stride."""
+    how = SAME[window]._replace(stride=(stride, stride)) if window else None
+    case = layer_cases.problem(n_in, rows, block, degree, batch, size, how, window, seed, double)
+    x, weight, edges, _, upstream = case
+    return x, weight, edges, upstream
+
+
+def stride_of(x, upstream):
+    """1 also where the map is too small to tell."""
+    return 2 if x.shape[2:] != upstream.shape[2:] else 1
+
+
+def how_of(x, weight, upstream):
+    """The convolution that `problem` drew; None of a linear layer."""
+    return None if x.dim() == 2 else SAME[weight.shape[-1]]._replace(stride=(stride_of(x, upstream),) * 2)
+
+
+def expected(x, weight, edges, upstream):
+    """Output and gradients of x and weight in float64."""
+    return layer_cases.expected(x, weight, edges, how_of(x, weight, upstream), upstream)
+
+
+def computed(x, weight, edges, upstream, kernel=None):
+    """The same by the direct kernel; fails if it would hand the layer to the dense one."""
+    how = how_of(x, weight, upstream)
+    assert not why_not(x, weight, edges, how)
+    x, weight = x.clone(memory_format=torch.preserve_format).requires_grad_(), weight.clone().requires_grad_()
+    kernel = kernel or DirectKernel()
+    y = kernel.linear(x, weight, None, edges) if how is None else kernel.conv2d(x, weight, None, edges, how)
+    return y.detach(), *torch.autograd.grad(y, (x, weight), upstream)
+
+
+def assert_right(case):
+    """Errors are bounded by the rounding of sums as long as these. Images in channels_last come out so too."""
+    found = list(zip(("y", "dx", "dw"), computed(*case), expected(*case), strict=True))
+    x, *rest = case
+    if x.dim() == 4:
+        last = x.to(memory_format=torch.channels_last)
+        again = computed(last, *rest)
+        assert last.is_contiguous() or all(t.is_contiguous(memory_format=torch.channels_last) for t in again[:2])
+        found += zip(
+            ("y, channels_last", "dx, channels_last", "dw, channels_last"), again, expected(*case), strict=True
+        )
+    for name, mine, right in found:
+        assert mine.dtype == torch.float32
+        assert mine.shape == right.shape, name
+        scale = float(right.abs().max()) + 1.0
+        torch.testing.assert_close(
+            mine.double(), right, rtol=1e-4, atol=3e-6 * scale, msg=lambda m, n=name: f"{n}: {m}"
+        )

@@ -57,7 +57,7 @@ def for_inference_direct(model, x):
     """for_inference where the direct plan wins, whatever the clock says."""
     with pytest.MonkeyPatch.context() as patch:
         times = {"dense": 3.0, "dense, channels_last": 3.0, "direct": 1.0, "direct where faster": 2.0}
-        patch.setattr(choose, "_race", lambda runs: {name: times[name] for name in runs})
+        patch.setattr(choose, "_race", lambda runs, clock: {name: times[name] for name in runs})
         return for_inference(model, x)
 
 

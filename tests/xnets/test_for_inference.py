@@ -41,12 +41,12 @@ def test_public_call():
 def test_the_fastest_plan_is_kept(monkeypatch):
     model, x = built("X-VGG16-1")
     for name, kernels in (("dense", {"dense"}), ("direct", {"direct"})):
-        monkeypatch.setattr(choose, "_race", lambda runs, name=name: {n: 1.0 if n == name else 2.0 for n in runs})
+        monkeypatch.setattr(choose, "_race", lambda runs, clock, name=name: {n: float(n != name) for n in runs})
         network = for_inference(model, x)
         assert {kernel for _, kernel, _ in network.explain()} == kernels
         assert_same(network(x), output(model, x))
     monkeypatch.setattr(choose, "_layout_change", lambda: -1e3)  # changing the layout is more than free
-    monkeypatch.setattr(choose, "_race", lambda runs: {n: float(n == "direct") for n in runs})
+    monkeypatch.setattr(choose, "_race", lambda runs, clock: {n: float(n == "direct") for n in runs})
     assert {kernel for _, kernel, _ in for_inference(model, x).explain()} == {"dense"}
 
 

@@ -37,7 +37,7 @@ class Node:
 
     kind: str
     name: str
-    inputs: list["Node"]
+    inputs: list["Node"] = field(repr=False)  # whose inputs have inputs
     shape: tuple[int, ...] | None  # of one image; None if it is no tensor of the example's dtype and batch
     weights: Weights | None = None  # of conv and linear
     scale: Tensor | None = None  # of norm
@@ -47,7 +47,7 @@ class Node:
     pooling: tuple[bool, int, int, int] | None = None  # largest?, window, stride, padding
     module: nn.Module | None = None  # of elementwise and other
     call: "_AsNode | None" = None  # of elementwise and other
-    users: list["Node"] = field(default_factory=list)
+    users: list["Node"] = field(default_factory=list, repr=False)
 
 
 @dataclass

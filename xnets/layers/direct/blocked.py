@@ -245,11 +245,7 @@ def _edge(code: Function, sums: list[Variable], plane: str, taps: list[str], siz
 def pack(lanes: int, relu: bool) -> Function:
     """x (images, channels, pixels) -> packed (channels, step, lanes), for channels [c0, c1); ReLU on the way."""
     code = Function("pack", ["x", "packed", "zeros"], ["c0", "c1", "channels", "pixels", "step", "images"], lanes)
-    alive = [code.op(f"icmp slt i64 {i}, %images") for i in range(lanes)]
-    every = code.mul("%channels", "%pixels")
-    offsets = [code.mul(every, i) for i in range(lanes)]
-    whole = code.mul(code.op(f"sdiv i64 %pixels, {lanes}"), lanes)
-    rest = code.sub("%pixels", whole)
+    alive, offsets, whole, rest = _images_of(code)
     mask = code.mask(rest)
 
     def moved(source: str, masked: bool) -> list[str]:
@@ -276,11 +272,7 @@ def pack(lanes: int, relu: bool) -> Function:
 def unpack(lanes: int) -> Function:
     """packed (channels, step, lanes) -> y (images, channels, pixels), for channels [c0, c1)."""
     code = Function("unpack", ["packed", "y", "zeros"], ["c0", "c1", "channels", "pixels", "step", "images"], lanes)
-    alive = [code.op(f"icmp slt i64 {i}, %images") for i in range(lanes)]
-    every = code.mul("%channels", "%pixels")
-    offsets = [code.mul(every, i) for i in range(lanes)]
-    whole = code.mul(code.op(f"sdiv i64 %pixels, {lanes}"), lanes)
-    rest = code.sub("%pixels", whole)
+    alive, offsets, whole, rest = _images_of(code)
     mask = code.mask(rest)
 
     def move(source: list[str], target: str, masked: bool) -> None:
@@ -305,6 +297,15 @@ def unpack(lanes: int) -> Function:
             source = [code.pick(left[i], code.at(there, i * lanes), "%zeros") for i in range(lanes)]
             move(source, code.at(target, whole), True)
     return code
+
+
+def _images_of(code: Function) -> tuple[list[str], list[str], str, str]:
+    """Whether each lane has an image and where that begins; a channel's pixels in full vectors, and the rest."""
+    alive = [code.op(f"icmp slt i64 {i}, %images") for i in range(code.width)]
+    every = code.mul("%channels", "%pixels")
+    offsets = [code.mul(every, i) for i in range(code.width)]
+    whole = code.mul(code.op(f"sdiv i64 %pixels, {code.width}"), code.width)
+    return alive, offsets, whole, code.sub("%pixels", whole)
 
 
 def pool(largest: bool, window: int, lanes: int) -> Function:

@@ -5,6 +5,9 @@ images if need be. Of each tile all input channels are packed to rows of `tile` 
 multiply and the tile stays in the cache while all outputs pass over it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from xnets.layers.direct.columns import move_columns
 from xnets.layers.direct.ir import Function
 
@@ -67,6 +70,16 @@ def move_tile(code: Function, image: str, channels: str, top: str | int, count: 
     code.lines.append(f"moved{n}:")
 
 
+@contextmanager
+def each_tile(code: Function, tile: int, columns: str, last: bool) -> Iterator[tuple[str, str]]:
+    """Tiles [t0, t1) of x's columns in turn, packed in `inputs`: the first column of one, and how many it has."""
+    with code.loop("%t0", "%t1") as t:
+        first = code.mul(t, tile)
+        length = code.least(tile, code.sub(columns, first))
+        move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, True, last)
+        yield first, length
+
+
 def forward(group: int, gather: bool, last: bool, vectors: int, width: int) -> Function:
     """y = sparse @ x for tiles [t0, t1) and groups of outputs [g0, g1).
 
@@ -83,10 +96,7 @@ def forward(group: int, gather: bool, last: bool, vectors: int, width: int) -> F
     )
     tile = vectors * width
     groups = code.op(f"sdiv i64 {code.add('%rows', group - 1)}, {group}")
-    with code.loop("%t0", "%t1") as t:
-        first = code.mul(t, tile)
-        length = code.least(tile, code.sub("%columns", first))
-        move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, True, last)
+    with each_tile(code, tile, "%columns", last) as (first, length):
         with code.loop(0, "%chunks") as chunk:
             fresh = code.op(f"icmp eq i64 {chunk}, 0")
             offset = code.mul(chunk, groups)

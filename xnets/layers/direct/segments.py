@@ -6,7 +6,7 @@ their segments, so that the processor can tell how each loop over a segment ends
 """
 
 from xnets.layers.direct.ir import Function
-from xnets.layers.direct.pointwise import move_tile
+from xnets.layers.direct.pointwise import each_tile, move_tile
 
 FETCH = 8  # outputs ahead whose weights are called into the cache: a segment begins anywhere in memory
 
@@ -27,32 +27,28 @@ def forward(last: bool, vectors: int, gather: bool, width: int) -> Function:
         width,
     )
     tile = vectors * width
-    with code.loop("%t0", "%t1") as t:
-        first = code.mul(t, tile)
-        length = code.least(tile, code.sub("%all", first))
-        move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, True, last)
-        with code.loop("%b0", "%b1") as b:
-            top = code.mul(b, "%block")
-            count = code.least("%block", code.sub("%rows", top))
-            with code.loop(0, code.mul(count, tile), width) as i:
-                code.store("zeroinitializer", code.at("%outputs", i))
-            with code.loop(0, "%chunks") as c:
-                slot = code.variable(code.add(code.mul(c, "%rows"), top))
-                piece = code.add(code.mul(b, "%chunks"), c)
-                weights = _gathered(code, piece) if gather else "%weights"
-                place = code.mul(piece, code.add("%longest", 1))
-                with code.loop(0, code.add("%longest", 1)) as n:
-                    some = code.load_int("%lengths", code.add(place, n))
-                    here = slot.get()
-                    after = code.add(here, some)
-                    slot.set(after)
-                    # an empty segment adds nothing
-                    begin = code.op(f"select i1 {code.op(f'icmp eq i64 {n}, 0')}, i64 {after}, i64 {here}")
-                    with code.loop(begin, after) as s:
-                        _segment(code, s, n, weights, vectors, tile)
-            # the scratch begins with row `top`
-            shifted = code.at("%outputs", code.sub(0, code.mul(top, tile)))
-            move_tile(code, "%y", "%rows", top, count, shifted, tile, first, length, False, last)
+    with each_tile(code, tile, "%all", last) as (first, length), code.loop("%b0", "%b1") as b:
+        top = code.mul(b, "%block")
+        count = code.least("%block", code.sub("%rows", top))
+        with code.loop(0, code.mul(count, tile), width) as i:
+            code.store("zeroinitializer", code.at("%outputs", i))
+        with code.loop(0, "%chunks") as c:
+            slot = code.variable(code.add(code.mul(c, "%rows"), top))
+            piece = code.add(code.mul(b, "%chunks"), c)
+            weights = _gathered(code, piece) if gather else "%weights"
+            place = code.mul(piece, code.add("%longest", 1))
+            with code.loop(0, code.add("%longest", 1)) as n:
+                some = code.load_int("%lengths", code.add(place, n))
+                here = slot.get()
+                after = code.add(here, some)
+                slot.set(after)
+                # an empty segment adds nothing
+                begin = code.op(f"select i1 {code.op(f'icmp eq i64 {n}, 0')}, i64 {after}, i64 {here}")
+                with code.loop(begin, after) as s:
+                    _segment(code, s, n, weights, vectors, tile)
+        # the scratch begins with row `top`
+        shifted = code.at("%outputs", code.sub(0, code.mul(top, tile)))
+        move_tile(code, "%y", "%rows", top, count, shifted, tile, first, length, False, last)
     return code
 
 

@@ -4,7 +4,7 @@ As pointwise.forward, but a loaded input serves `group` outputs of a block, with
 """
 
 from xnets.layers.direct.ir import Function
-from xnets.layers.direct.pointwise import move_tile, unless
+from xnets.layers.direct.pointwise import each_tile, move_tile, unless
 
 
 def forward(group: int, last: bool, vectors: int, width: int) -> Function:
@@ -21,10 +21,7 @@ def forward(group: int, last: bool, vectors: int, width: int) -> Function:
         width,
     )
     tile = vectors * width
-    with code.loop("%t0", "%t1") as t:
-        first = code.mul(t, tile)
-        length = code.least(tile, code.sub("%all", first))
-        move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, True, last)
+    with each_tile(code, tile, "%all", last) as (first, length):
         with code.loop(0, "%chunks") as chunk:
             fresh = code.op(f"icmp eq i64 {chunk}, 0")
             with code.loop("%g0", "%g1") as g:

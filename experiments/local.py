@@ -109,6 +109,12 @@ def run_in_pool(
     return failed
 
 
+def stop_workers() -> None:
+    """Have the workers of this process's pool write their checkpoints and end."""
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+
+
 def devices_here(settings: Settings, runs: int) -> list[str]:
     """The device of each worker."""
     local = settings.local

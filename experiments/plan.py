@@ -27,12 +27,13 @@ class Plan:
         """Names of the data sets that are needed."""
         return sorted({cell.dataset for cell in self.cells})
 
+    def digest(self, dataset: str, missing_ok: bool = False) -> str:
+        """Of a data set as it is prepared; where it is not, XNetsError, or NOT_PREPARED if missing_ok."""
+        folder = self.settings.data_folder / dataset
+        return NOT_PREPARED if missing_ok and not (folder / "manifest.json").exists() else open_data(folder).digest
+
     def _digests(self, missing_ok: bool) -> dict[str, str]:
-        folders = {name: self.settings.data_folder / name for name in self.datasets}
-        return {
-            name: NOT_PREPARED if missing_ok and not (folder / "manifest.json").exists() else open_data(folder).digest
-            for name, folder in folders.items()
-        }
+        return {name: self.digest(name, missing_ok) for name in self.datasets}
 
     def runs(self, missing_ok: bool = False) -> list[Run]:
         """All runs, each once. The data must be prepared, their digest is part of a run; unless missing_ok, for

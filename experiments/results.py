@@ -74,11 +74,16 @@ def read_results(plan: Plan) -> dict[Cell, list[RunResult]]:
     for label, run in wanted.items():
         trained = _of_run(runs_folder / f"{label}.json", run, "train")
         seen = _of_run(seen_folder / f"{label}.json", run, "evaluate")
-        best = max(trained["epochs"], key=lambda record: record["test_top1"])
-        results[run] = RunResult(
-            run.graph_seed, run.train_seed, seen["top1"], best["test_top1"], best["epoch"], seen["n"], run.fingerprint
-        )  # fmt: skip
+        results[run] = run_result(run, trained, seen)
     return {cell: [results[run] for run in some] for cell, some in runs.items()}
+
+
+def run_result(run: Run, trained: dict[str, Any], seen: dict[str, Any]) -> RunResult:
+    """From what the run computed and its evaluation."""
+    best = max(trained["epochs"], key=lambda record: record["test_top1"])
+    return RunResult(
+        run.graph_seed, run.train_seed, seen["top1"], best["test_top1"], best["epoch"], seen["n"], run.fingerprint
+    )
 
 
 def _read_data_note(plan: Plan) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """`xnets train`: one network on one data set, outside any table."""
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -12,6 +14,9 @@ from xnets.errors import XNetsError
 from xnets.models import ModelName, ModelSpec
 from xnets.training import Protocol, Run
 
+if TYPE_CHECKING:
+    import torch
+
 
 def train_one(args: argparse.Namespace) -> None:
     """Train, evaluate and report; started again, it goes on from its checkpoint or says what it found before."""
@@ -19,12 +24,7 @@ def train_one(args: argparse.Namespace) -> None:
 
     from xnets.layers import kernels
 
-    if args.device != "cpu" and torch.cuda.is_available():
-        device = torch.device("cuda")
-    elif args.device == "cuda":
-        raise XNetsError("torch finds no GPU: leave --device out, or say --device cpu.")
-    else:
-        device = torch.device("cpu")
+    device = device_named(args.device)
     if args.threads:
         torch.set_num_threads(args.threads)
     kernels(args.kernel)
@@ -34,7 +34,13 @@ def train_one(args: argparse.Namespace) -> None:
         args.model, data.num_classes, args.rule, args.graph, args.init, args.narrow, args.drop_strides
     )  # fmt: skip
     run = Run(spec, args.data, data.digest, _protocol(args, spec.parsed), args.graph_seed, args.train_seed)
-    store = Store(args.store)
+    train_here(run, Store(args.store), args.data_folder, device, args.checkpoint_minutes)
+
+
+def train_here(run: Run, store: Store, data_folder: Path, device: "torch.device", checkpoint_minutes: float) -> None:
+    """Train and evaluate one run in this process, telling of each epoch; what is done is told at once."""
+    import torch
+
     say(f"{run.label}: {run.protocol}\n  {device}, {torch.get_num_threads()} threads, into {store.folder(run)}")
     with store.lock(), tqdm(total=run.protocol.epochs, unit="epoch") as bar:
 
@@ -45,14 +51,23 @@ def train_one(args: argparse.Namespace) -> None:
                 f"top-1 {record['train_top1']:.2f} %  test top-1 {record['test_top1']:.2f} %"
             )
 
-        execute("train", run, store, args.data_folder, device, 60 * args.checkpoint_minutes, on_epoch)
-        execute("evaluate", run, store, args.data_folder, device, 0)
+        execute("train", run, store, data_folder, device, 60 * checkpoint_minutes, on_epoch)
+        execute("evaluate", run, store, data_folder, device, 0)
     result, seen = store.result(run), store.evaluation(run)
     best = max(record["test_top1"] for record in result["epochs"])
     print(
         f"{run.label}: final top-1 {seen['top1']:.2f} % of {seen['n']} test images after {run.protocol.epochs} epochs "
         f"(best epoch {best:.2f} %), {result['provenance']['seconds']:.0f} s; {store.folder(run)}/result.json"
     )
+
+
+def device_named(name: str) -> "torch.device":
+    """auto, cpu or cuda."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise XNetsError("torch finds no GPU: leave --device out, or say --device cpu.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _protocol(args: argparse.Namespace, name: ModelName) -> Protocol:

@@ -68,6 +68,8 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], confidence: float =
     n = len(x)
     if n != len(y) or not n:
         raise XNetsError(f"A rank correlation needs pairs, not {n} and {len(y)} numbers.")
+    if not all(map(math.isfinite, (*x, *y))):
+        raise XNetsError("A rank correlation is of finite numbers; one of these is not.")
     if len(set(x)) == 1 or len(set(y)) == 1:
         return RankCorrelation(n, None, None, None)
     rho = statistics.correlation(_ranks(x), _ranks(y))

@@ -63,11 +63,13 @@ def split_variance(table: Sequence[Sequence[float]], confidence: float = CONFIDE
     freedom.
 
     Raises:
-        XNetsError: fewer than two seeds on a side, or rows of different lengths.
+        XNetsError: fewer than two seeds on a side, rows of different lengths, a number that is not finite.
     """
     if len(table) < 2 or len({len(row) for row in table}) != 1 or len(table[0]) < 2:
         raise XNetsError("Variance is split over at least 2 graph seeds, each with the same 2 or more train seeds.")
     y = np.asarray(table, dtype=float)
+    if not np.isfinite(y).all():
+        raise XNetsError("Variance is split of finite numbers; one of these is not.")
     graphs, trains = y.shape
     mean, rows, columns = y.mean(), y.mean(axis=1), y.mean(axis=0)
     squares = np.array([

@@ -6,7 +6,9 @@ from typing import Any
 import pandas as pd
 
 from experiments.cells import Cell
+from experiments.claims import plan_of
 from experiments.plan import Plan, make_plan
+from experiments.published import published_results, published_scales, read_published
 from experiments.results import RunResult, read_results
 from experiments.rows import Row, read_rows
 from experiments.settings import Settings
@@ -38,6 +40,8 @@ def item_frame(item: str, settings: Settings) -> pd.DataFrame:
         ours_*: of the final epoch over n runs: mean, sd, 95 % Student-t interval low to high (cut at 0 and 100), min,
             max; best_mean is the mean of the best test epochs, which is what the authors report; n_test test images,
             and test_se, the binomial standard error in points of an accuracy seen on so many.
+        published_<scale>_*: likewise of the runs in published/<scale>/, for each scale that has any for this item; n of
+            the `wanted` runs that params.yaml asks for.
         params_M, macs_M: of the full network on the paper's own data, whatever the scale trains, under the paper's
             rule; *_authors: of the network that the authors trained; *_dense_over_C: the dense network's, divided by C.
 
@@ -51,11 +55,18 @@ def item_frames(items: list[str], settings: Settings) -> dict[str, pd.DataFrame]
     """`item_frame` of several items, reading the results once."""
     plan = make_plan(settings)
     results, costs = read_results(plan), _read_costs(plan)
+    scales = {scale: plan_of(settings, scale) for scale in published_scales()}
+    published = {scale: published_results(there, read_published(scale)) for scale, there in scales.items()}
     frames = {}
     for item in items:
-        frame = pd.DataFrame([_line(row, plan, results, costs) for row in read_rows() if row.item == item])
+        rows = [row for row in read_rows() if row.item == item]
+        shown = {s: there for s, there in scales.items() if any(published[s].get(there.cell_of(row)) for row in rows)}
+        frame = pd.DataFrame([
+            {**_line(row, plan, results, costs), **_published(row, shown, published)} for row in rows
+        ])  # fmt: skip
         numbers = [name for name in frame if name not in WORDS]
-        whole = {name: "Int64" for name in ("ours_n", "ours_n_test")}  # whole numbers that may be missing
+        # whole numbers that may be missing
+        whole = {name: "Int64" for name in numbers if name.endswith(("_n", "_n_test", "_wanted"))}
         frames[item] = frame.astype(dict.fromkeys(numbers, float) | whole)
     return frames
 
@@ -70,6 +81,19 @@ def _line(row: Row, plan: Plan, results: dict[Cell, list[RunResult]], costs: Cos
         **(_ours(results[cell]) if cell else dict.fromkeys(f"ours_{name}" for name in OURS)),
         **_cost(row, costs, plan),
     }  # fmt: skip
+
+
+def _published(
+    row: Row, plans: dict[str, Plan], results: dict[str, dict[Cell, list[RunResult]]]
+) -> dict[str, Any]:  # fmt: skip
+    said: dict[str, Any] = {}
+    for scale, plan in plans.items():
+        cell = plan.cell_of(row)
+        runs = results[scale].get(cell, []) if cell else []
+        found = _ours(runs) if runs else dict.fromkeys(f"ours_{name}" for name in OURS)
+        said |= {name.replace("ours", f"published_{scale}"): value for name, value in found.items()}
+        said[f"published_{scale}_wanted"] = len(cell.seeds) if cell else None
+    return said
 
 
 def _ours(runs: list[RunResult]) -> dict[str, Any]:

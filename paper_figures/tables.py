@@ -117,11 +117,20 @@ def _build(number: int, frame: pd.DataFrame) -> Table:
         columns.append(Column("counted by us", count.heading, _cells(frame[count.name] * count.factor, count.decimals)))
     if trained:
         columns += [
-            Column(ours, "last epoch, % (runs)", [_accuracy(line) for line in frame.to_dict("records")]),
+            Column(ours, "last epoch, % (runs)", _accuracies(frame, "ours")),
             Column(ours, "best epoch, %", _cells(frame["ours_best_mean"], 2)),
         ]
+    for scale in published_in(frame):
+        some = f"published_{scale}"
+        columns += [
+            Column(f"published ({scale})", "last epoch, % (runs of those wanted)", _accuracies(frame, some)),
+            Column(f"published ({scale})", "best epoch, %", _cells(frame[f"{some}_best_mean"], 2)),
+        ]
     remarks = [_FLOPS_REMARK] * (number == 1) + [_LOG_REMARK] * logged + [_COUNT_REMARK]
-    remarks += [_ours_remark(frame)] * trained
+    remarks += [_ours_remark(frame)] * trained + [
+        f"published ({scale}): the runs in published/{scale}/, as ours. {read_scales()[scale]['about']}."
+        for scale in published_in(frame)
+    ]
     data = pd.concat([printed.add_prefix("printed: "), frame], axis=1)
     data = data.rename(columns={name: name.replace("ours_", f"{ours}: ") for name in frame})
     return Table(number, CAPTIONS[number], scale_line(frame), data, columns, list(frame["note"]), remarks)
@@ -138,14 +147,24 @@ def _cells(values: pd.Series, decimals: int) -> list[str]:
     return [MISSING if pd.isna(value) else f"{value:.{decimals}f}" for value in values]
 
 
-def _accuracy(line: dict) -> str:
+def published_in(frame: pd.DataFrame) -> list[str]:
+    """Scales of which the frame has published runs."""
+    ends = "_wanted"
+    return [name.removeprefix("published_").removesuffix(ends) for name in frame if name.endswith(ends)]
+
+
+def _accuracies(frame: pd.DataFrame, whose: str) -> list[str]:
     """93.40 ± 0.18 [93.27, 93.53] (10): mean, sd, interval and runs; without what one run does not have."""
-    if pd.isna(line["ours_n"]):
-        return MISSING
-    text = f"{line['ours_mean']:.2f}"
-    if line["ours_n"] > 1:
-        text += f" ± {line['ours_sd']:.2f} [{line['ours_low']:.2f}, {line['ours_high']:.2f}]"
-    return f"{text} ({line['ours_n']})"
+    said = []
+    for line in frame.to_dict("records"):
+        n, mean, sd, low, high = (line[f"{whose}_{name}"] for name in ("n", "mean", "sd", "low", "high"))
+        if pd.isna(n):
+            said.append(MISSING)
+            continue
+        interval = f" ± {sd:.2f} [{low:.2f}, {high:.2f}]" if n > 1 else ""
+        wanted = f" of {line[f'{whose}_wanted']}" if f"{whose}_wanted" in line else ""
+        said.append(f"{mean:.2f}{interval} ({n}{wanted})")
+    return said
 
 
 def _ours_remark(frame: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import submitit
 
-from experiments.local import STOPPED, run_in_pool
+from experiments.local import STOPPED, run_in_pool, stop_workers
 from experiments.processes import STOP_SIGNALS
 from experiments.settings import Settings
 from experiments.store import Store
@@ -52,7 +52,7 @@ class PackJob:
         """submitit's hook on SIGUSR2, in the main process: have the checkpoints written; say how to go on."""
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        _stop_workers()
+        stop_workers()
         deadline = time.monotonic() + PATIENCE * self.preset.signal_seconds
         for worker in multiprocessing.active_children():
             worker.join(max(0.0, deadline - time.monotonic()))
@@ -93,17 +93,12 @@ class PackJob:
 
     def _on_sigterm(self, *_: Any) -> None:
         self.stopping = True
-        _stop_workers()
+        stop_workers()
 
     def _has_progress(self) -> bool:
         store = Store(self.settings.store)
         files = [store.folder(run) / name for run in self.runs for name in ("checkpoint.pt", "result.json")]
         return any(path.exists() and path.stat().st_mtime >= self.started for path in files)
-
-
-def _stop_workers() -> None:
-    for worker in multiprocessing.active_children():
-        worker.terminate()
 
 
 def _wait_for_the_end() -> None:

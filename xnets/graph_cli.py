@@ -59,18 +59,20 @@ def _add_layer(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument("--inputs", type=int, required=required, help="input channels of the layer")
     parser.add_argument("--outputs", type=int, help="output channels; as many as inputs unless given")
     degree = parser.add_mutually_exclusive_group(required=required)
-    degree.add_argument("--degree", type=int, help="D, the inputs of an output")
-    degree.add_argument("--compression", type=int, help="C: D = floor(inputs / C)")
+    degree.add_argument("--degree", type=int, help="D, the inputs of an output (random-by-input: outputs of an input)")
+    degree.add_argument("--compression", type=int, help="C: D = floor(inputs / C) (random-by-input: of the outputs)")
     parser.add_argument("--seed", type=int, default=0, help="graph seed (default: 0)")
 
 
 def _drawn(name: str, args: argparse.Namespace, seed: int) -> "BipartiteGraph":
-    from xnets.graphs import sample_graph
+    from xnets.graphs import find_construction, sample_graph
 
     n_out = args.inputs if args.outputs is None else args.outputs
-    if args.compression is not None and not 1 <= args.compression <= args.inputs:
-        raise XNetsError(f"--compression must lie between 1 and the {args.inputs} inputs, not {args.compression}.")
-    degree = args.degree if args.compression is None else args.inputs // args.compression
+    by_input = find_construction(name).drawn_by == "input"  # the degree is an input's, as in a layer
+    most, side = (n_out, "outputs") if by_input else (args.inputs, "inputs")
+    if args.compression is not None and not 1 <= args.compression <= most:
+        raise XNetsError(f"--compression must lie between 1 and the {most} {side}, not {args.compression}.")
+    degree = args.degree if args.compression is None else most // args.compression
     try:
         return sample_graph(name, args.inputs, n_out, degree, seed)
     except MemoryError:
@@ -122,6 +124,7 @@ def _compare(args: argparse.Namespace) -> None:
     if args.seeds < 1:
         raise XNetsError(f"--seeds must be at least 1, not {args.seeds}.")
     names = args.name or list(CONSTRUCTIONS)
+    sizes: tuple[int, ...] = ()  # of the first graph drawn
     for name in names:
         find_construction(name)
     header = f"{'graph':26}{'sigma ratio':>12}{'normalised':>12}{'fan-out':>12}{'dead inputs':>13}{'diameter':>10}"
@@ -136,6 +139,7 @@ def _compare(args: argparse.Namespace) -> None:
                 raise
             print(json.dumps({"graph": name, "refused": str(error)}) if args.json else f"{name:26}  {error}")
             continue
+        sizes = sizes or (graphs[0].n_in, graphs[0].n_out, graphs[0].n_edges)
         row: dict[str, Any] = {
             "sigma_ratio": _mean(sigma_ratio(graph) for graph in graphs),
             "sigma_ratio_normalised": _mean(sigma_ratio(graph, normalised=True) for graph in graphs),
@@ -149,14 +153,14 @@ def _compare(args: argparse.Namespace) -> None:
         else:
             ratio, normalised, fan_out, dead, *others = map(_shown, row.values())
             print(f"{name:26}{ratio:>12}{normalised:>12}{fan_out:>12}{dead:>13}{others[0]:>10}{others[1]:>8}")
-    graph = _drawn("random", args, 0)
-    sizes = graph.n_in, graph.n_out, graph.n_edges
+    if not sizes:
+        return
     bounds = {"ramanujan_ratio": ramanujan_ratio(*sizes), "least_ratio": least_ratio(*sizes)}
     if args.json:
         print(json.dumps(bounds))
     else:
         print(f"A Ramanujan graph has a sigma ratio of {bounds['ramanujan_ratio']:.4f} where n >> D;", end=" ")
-        print(f"no regular graph of this size is below {bounds['least_ratio']:.4f}.")
+        print(f"no regular graph with these {sizes[2]} edges is below {bounds['least_ratio']:.4f}.")
 
 
 def _layers(name: str, args: argparse.Namespace) -> int | None:

@@ -32,7 +32,7 @@ class Exported:
 
 def export_runs(
     store: Store, target: Path, planned: list[Run], everything: bool = False, models: bool = False,
-    unfinished: bool = False, max_mib: float | None = None,
+    unfinished: bool = False, max_mib: float | None = None, max_files: int | None = None, live: bool = False,
 ) -> Exported:  # fmt: skip
     """Write finished runs of the store to a bundle.
 
@@ -44,6 +44,8 @@ def export_runs(
         models: the trained networks too; that of a run without an evaluation is always taken.
         unfinished: also the checkpoints of planned runs under way, but for those that a process is training.
         max_mib: cut it into target-1, target-2, ... of at most so many MiB, each a bundle of its own.
+        max_files: no more of these; what does not fit is left out, the last of `planned` and checkpoints first.
+        live: called while runs are trained into the store: of those under way the last checkpoint is taken.
 
     Raises:
         XNetsError: nothing to export, damage in the store, a name that is none of a bundle or is taken by another
@@ -55,12 +57,14 @@ def export_runs(
     if max_mib is not None and not max_mib > 0:
         raise XNetsError(f"A bundle cannot be cut to {max_mib} MiB: --max-mib must be more than 0.")
     done = Exported()
-    with store.lock() if unfinished else contextlib.nullcontext():
+    with store.lock() if unfinished and not live else contextlib.nullcontext():
         wanted = _finished_runs(store, done.left_out) if everything else planned
         bundle = [_packed(store, run, names) for run in wanted if (names := _names(store, run, models, done.left_out))]
-        done.finished = len(bundle)
         if unfinished:
-            bundle += _under_way(store, planned, done.left_out)
+            bundle += _under_way(store, planned, done.left_out, live)
+        if max_mib is not None and max_files is not None:
+            bundle = _fitting(bundle, max_mib, max_files, suffix, done.left_out)
+        done.finished = sum(packed.finished for packed in bundle)
         done.under_way = len(bundle) - done.finished
         if not bundle:
             more = "" if everything else " --all takes those of other plans too."
@@ -111,14 +115,15 @@ def _names(store: Store, run: Run, models: bool, left_out: list[str]) -> list[st
     return [name for name in there if name != "model.pt" or models or seen is None]
 
 
-def _under_way(store: Store, planned: list[Run], left_out: list[str]) -> list[Packed]:
+def _under_way(store: Store, planned: list[Run], left_out: list[str], live: bool) -> list[Packed]:
     bundle = []
     for run in planned:
         folder = store.folder(run)
         if store.is_done(run) or not (folder / "checkpoint.pt").exists():
             continue
         try:
-            with store.working_on(run, stop=lambda: True):  # nobody is waited for
+            # nobody is waited for; a checkpoint is always whole, whoever is at the run
+            with contextlib.nullcontext() if live else store.working_on(run, stop=lambda: True):
                 bundle.append(_packed(store, run, [name for name in UNDER_WAY_FILES if (folder / name).exists()]))
         except Stopped:
             left_out.append(f"{run.label}: a process is training it; stop that, or export again when it is done.")
@@ -136,6 +141,22 @@ def _packed(store: Store, run: Run, names: list[str]) -> Packed:
         except OSError as error:
             raise XNetsError(f"{path} cannot be read ({error.strerror}): mend that and export again.") from None
     return Packed(run, files)
+
+
+def _fitting(bundle: list[Packed], max_mib: float, max_files: int, suffix: str, left_out: list[str]) -> list[Packed]:
+    """As many of them, in their order, as are sure to fit into so many files of that size."""
+    kept: list[Packed] = []
+    for packed in bundle:
+        try:
+            parts = _cut(sorted([*kept, packed], key=lambda each: each.run.fingerprint), max_mib, suffix)
+        except XNetsError as error:
+            left_out.append(str(error))
+            continue
+        if len(parts) > max_files:
+            left_out.append(f"{packed.run.label}: {max_files} files of {max_mib:g} MiB have no room left for it.")
+        else:
+            kept.append(packed)
+    return kept
 
 
 def _cut(bundle: list[Packed], max_mib: float, suffix: str) -> list[list[Packed]]:

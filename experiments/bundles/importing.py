@@ -36,7 +36,7 @@ def import_bundles(store: Store, paths: list[Path]) -> Imported:
     All bundles are checked before the first run is written. An import that was stopped at any moment and is started
     again ends as if it had not been. A finished run takes the place of an attempt (a checkpoint, a failure), unless a
     process is at it. One that is here with another result is a conflict: it is kept, and reported. An unfinished one is
-    added only where neither a result nor a checkpoint is.
+    added where no result is, nor a checkpoint of as many epochs.
 
     Raises:
         XNetsError: a bundle or a result here is damaged, a run is another engine's, a process trains into the store,
@@ -107,12 +107,21 @@ def _add_under_way(store: Store, run: Run, files: Files, done: Imported) -> None
     folder = store.folder(run)
     if store.result(run) is not None:
         done.kept.append(f"{run.label}: it is finished here; the bundle's checkpoint is not needed.")
-    elif (folder / "checkpoint.pt").exists():
-        done.kept.append(f"{run.label}: it is under way here too; the checkpoint here is kept.")
+        return
+    here = len(store.history(run)) if (folder / "checkpoint.pt").exists() else -1
+    first, reader = next(files)
+    history = reader.read() if first == "history.jsonl" else b""  # it has none before its first epoch
+    epochs = history.count(b"\n")
+    if here >= epochs:
+        done.kept.append(f"{run.label}: it is under way here too, and as far or further; the checkpoint here is kept.")
+        return
+    if first == "history.jsonl":
+        write_atomically(folder / first, lambda file: file.write(history))
     else:
-        for name, reader in files:
-            _copy(reader, folder / name)
-        done.under_way.append(run.label)
+        _copy(reader, folder / first)
+    for name, reader in files:
+        _copy(reader, folder / name)
+    done.under_way.append(run.label)
 
 
 def _copy(reader: Checked, path: Path) -> None:

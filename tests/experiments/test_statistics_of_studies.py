@@ -127,3 +127,11 @@ def test_too_few_pairs():
     assert rank_correlation([1, 2, 3], [1, 3, 2]).low is None
     with pytest.raises(XNetsError, match="pairs"):
         rank_correlation([1], [])
+
+
+def test_numbers_that_are_none_are_refused():
+    for wrong in (float("nan"), float("inf")):
+        with pytest.raises(XNetsError, match="of finite numbers"):
+            rank_correlation([1, 2, wrong], [1, 2, 3])
+        with pytest.raises(XNetsError, match="of finite numbers"):
+            split_variance([[1, 2], [3, wrong]])

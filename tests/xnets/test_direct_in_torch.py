@@ -141,6 +141,53 @@ def test_outputs_and_gradients_may_be_changed_in_place(window, layout):
 
 
 @needs_llvmlite
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"])
+@pytest.mark.parametrize("window", [0, 1, 3], ids=["linear", "1x1", "3x3"])
+def test_bfloat16_is_float32_rounded_once(window, layout):
+    x, weight, edges, _ = problem(12, 8, 1, 3, window, 5, (4, 3))
+    x, weight = x.bfloat16(), weight.bfloat16()
+    x = x.to(memory_format=layout) if window else x
+    for stride in (1, 2) if window else (1,):
+        how = SAME[window]._replace(stride=(stride, stride)) if window else None
+        results = []
+        for dtype in (torch.bfloat16, torch.float32):
+            given = [t.to(dtype).requires_grad_() for t in (x, weight)]
+            y = compute("direct", Call(*given, None, edges, how))
+            results.append((y, *torch.autograd.grad(y.sum(), given)))
+        for low, exact in zip(*results, strict=True):
+            assert low.dtype == torch.bfloat16
+            assert torch.equal(low, exact.bfloat16())
+            assert low.stride() == exact.stride()
+
+
+@needs_llvmlite
+@pytest.mark.parametrize("window", [0, 1, 3], ids=["linear", "1x1", "3x3"])
+def test_autocast_casts_as_for_torchs_own_layers(window):
+    x, weight, edges, _ = problem(12, 8, 1, 3, window, 5, (4, 3))
+    how = SAME[window] if window else None
+    bias = torch.randn(8)
+    saved = []
+    with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(
+        lambda t: saved.append(t) or t, lambda t: t
+    ):  # fmt: skip
+        given = [t.clone().requires_grad_() for t in (x, weight, bias)]
+        call = Call(*given, edges, how)
+        assert choose("direct", call).kernel == "direct"
+        y, dense = compute("direct", call), compute("dense", call)
+        for wrong in (torch.float64, torch.complex64):
+            assert choose("direct", call._replace(x=x.to(wrong))).kernel == "dense"
+    assert y.dtype == dense.dtype == torch.bfloat16
+    assert {t.dtype for t in saved} <= {torch.bfloat16, torch.int32, torch.int64, torch.float32}
+    torch.testing.assert_close(y, dense, rtol=2e-2, atol=2e-2)
+    ours, theirs = (torch.autograd.grad(out.float().sum(), given, retain_graph=True) for out in (y, dense))
+    for mine, right in zip(ours, theirs, strict=True):
+        assert mine.dtype == torch.float32
+        torch.testing.assert_close(mine, right, rtol=5e-2, atol=5e-2)
+    with torch.autocast("cpu", torch.float16):
+        assert "float16" in choose("direct", call).why
+
+
+@needs_llvmlite
 def test_everything_else_is_the_dense_kernels_and_says_why():
     x, weight, edges, _ = problem(6, 4, 1, 3, 3, 2, (5, 5))
     same = SAME[3]
@@ -151,6 +198,7 @@ def test_everything_else_is_the_dense_kernels_and_says_why():
         "padding": Call(x, weight, None, edges, same._replace(padding=(0, 0))),
         "dilation": Call(x, weight, None, edges, same._replace(dilation=(2, 2))),
         "float64": Call(x.double(), weight.double(), None, edges, same),
+        "float16": Call(x.half(), weight.half(), None, edges, same),
         "contiguous": Call(x.transpose(2, 3), weight, None, edges, same),
         "empty": Call(x[:0], weight, None, edges, same),
         "2x2": Call(x, bits, None, edges, same),
@@ -159,6 +207,7 @@ def test_everything_else_is_the_dense_kernels_and_says_why():
         assert (chosen.kernel, reason in chosen.why) == ("dense", True), chosen
         torch.testing.assert_close(compute("direct", refused), compute("dense", refused))
     assert choose("direct", Call(x, weight, None, edges, same)).kernel == "direct"
+    assert "bfloat16 with float32" in choose("direct", Call(x, weight.bfloat16(), None, edges, same)).why
     irregular = BipartiteGraph(5, [0, 3, 3, 4, 6], [0, 2, 4, 1, 1, 3])
     layer = ExpanderLinear(5, 4, graph=irregular, kernel="direct")
     assert "degree" in choose("direct", layer.call(x[:, :5, 0, 0])).why

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from xnets import ExpanderLinear
 from xnets.cli import main
 from xnets.graphs import CONSTRUCTIONS, BipartiteGraph, load_graph, sample_graph, save_graph
 from xnets.graphs.measures import diameter, layers_until_all, sigma_ratio, summary
@@ -76,6 +77,15 @@ def test_compare_goes_on_where_one_construction_cannot(capsys):
     rows = printed(capsys, "compare", "random", "random-by-input", "--inputs", "24", "--outputs", "8", "--degree", "12",
                    "--json")  # fmt: skip
     assert "between 1 and 8" in json.loads(rows[1])["refused"]
+
+
+def test_where_inputs_draw_the_degree_is_an_inputs_as_in_a_layer(capsys):
+    layer = ExpanderLinear(24, 8, compression=4, seed=0, graph="random-by-input")
+    sampled = printed(capsys, "sample", "random-by-input", "--inputs", "24", "--outputs", "8", "--compression", "4")
+    assert layer.graph.hash in sampled[0]
+    table = printed(capsys, "compare", "random-by-input", "--inputs", "24", "--outputs", "8", "--compression", "4")
+    assert "these 48 edges" in table[-1]
+    assert layer.graph.n_edges == 48
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from xnets.graphs.measures import (
     leading_values,
     mixing_time,
     mixing_time_bound,
+    neighbourhood,
     path_lengths,
     sensitivity,
     sets,
@@ -171,6 +172,12 @@ def test_mixing_of_known_graphs(monkeypatch):
     assert mixing_time(graph) == exact
 
 
+def test_empty_sets_have_no_edges_paths_or_neighbours():
+    assert edges_between(COMPLETE, [], [0]) == edges_between(COMPLETE, [0], []) == 0
+    assert count_paths([COMPLETE], inputs=[]) == count_paths([COMPLETE], outputs=[]) == 0
+    assert not len(neighbourhood(COMPLETE, []))
+
+
 @pytest.mark.parametrize(
     ("ask", "says"),
     [
@@ -182,6 +189,12 @@ def test_mixing_of_known_graphs(monkeypatch):
         (lambda: mixing_time_bound(BipartiteGraph.from_mask(np.zeros((2, 3)))), "no walk on a graph without edges"),
         (lambda: discrepancy_bound(COMPLETE, 0, 1), "between 1 and 6 and 9, not 0 and 1"),
         (lambda: worst_discrepancy(COMPLETE, 1, 10), "between 1 and 6 and 9, not 1 and 10"),
+        (lambda: edges_between(COMPLETE, [-1], [0]), "inputs holds whole numbers from 0 to 5, not -1 to -1"),
+        (lambda: edge_discrepancy(COMPLETE, [0], [3, 9]), "outputs holds whole numbers from 0 to 8, not 3 to 9"),
+        (lambda: edges_between(COMPLETE, [0.5], [0]), "inputs holds whole numbers from 0 to 5, not 0.5"),
+        (lambda: count_paths([COMPLETE], inputs=[6]), "inputs holds whole numbers from 0 to 5, not 6"),
+        (lambda: count_paths([COMPLETE], outputs=[-2]), "outputs holds whole numbers from 0 to 8, not -2"),
+        (lambda: neighbourhood(COMPLETE, [9]), "outputs holds whole numbers from 0 to 8, not 9"),
     ],
 )
 def test_wrong_arguments_are_sentences(ask, says):

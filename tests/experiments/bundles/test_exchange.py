@@ -191,7 +191,7 @@ def test_a_bundle_that_changes_while_it_is_imported(tmp_path, there, here, monke
     assert contents(here) == {}
 
 
-def test_checkpoints_go_where_neither_result_nor_checkpoint_is(tmp_path, there, here):
+def test_checkpoints_go_where_no_result_is_and_no_checkpoint_as_far(tmp_path, there, here):
     for run in RUNS[:3]:
         (there.folder(run) / "result.json").unlink()
         (there.folder(run) / "checkpoint.pt").write_text("there")
@@ -202,11 +202,12 @@ def test_checkpoints_go_where_neither_result_nor_checkpoint_is(tmp_path, there, 
     finish(here, RUNS[0])
     here.folder(RUNS[1]).mkdir()
     (here.folder(RUNS[1]) / "checkpoint.pt").write_text("here")
+    (here.folder(RUNS[1]) / "history.jsonl").write_bytes((there.folder(RUNS[1]) / "history.jsonl").read_bytes())
     done = import_bundles(here, [tmp_path / "runs.tar"])
     assert done.under_way == [RUNS[2].label]
     assert sorted(sentence.split(": it is ")[1] for sentence in done.kept) == [
         "finished here; the bundle's checkpoint is not needed.",
-        "under way here too; the checkpoint here is kept.",
+        "under way here too, and as far or further; the checkpoint here is kept.",
     ]
     assert not (here.folder(RUNS[0]) / "checkpoint.pt").exists()
     assert (here.folder(RUNS[1]) / "checkpoint.pt").read_text() == "here"
@@ -214,8 +215,44 @@ def test_checkpoints_go_where_neither_result_nor_checkpoint_is(tmp_path, there, 
         f"{RUNS[2].fingerprint}/{name}": (there.folder(RUNS[2]) / name).read_bytes()
         for name in ("checkpoint.pt", "history.jsonl")
     }
+    (here.folder(RUNS[1]) / "history.jsonl").write_text('{"epoch": 0}\n')
+    assert import_bundles(here, [tmp_path / "runs.tar"]).under_way == [RUNS[1].label], "the one there has gone further"
+    assert files_of(here, RUNS[1]).keys() == {f"{RUNS[1].fingerprint}/{n}" for n in ("checkpoint.pt", "history.jsonl")}
+    assert (here.folder(RUNS[1]) / "checkpoint.pt").read_text() == "there"
     with there.lock(), pytest.raises(XNetsError, match="already training"):
         export_runs(there, tmp_path / "runs.tar", RUNS, unfinished=True)
+
+
+def test_checkpoints_of_runs_that_are_being_trained(tmp_path, there, here):
+    (there.folder(RUNS[0]) / "result.json").unlink()
+    (there.folder(RUNS[0]) / "checkpoint.pt").write_text("the last one")
+    with there.lock(), there.working_on(RUNS[0]):
+        done = export_runs(there, tmp_path / "runs.tar", RUNS, unfinished=True, live=True)
+    assert (done.finished, done.under_way, done.left_out) == (2, 1, [])
+    import_bundles(here, [tmp_path / "runs.tar"])
+    assert (here.folder(RUNS[0]) / "checkpoint.pt").read_text() == "the last one"
+
+
+def test_what_does_not_fit_into_so_many_files_is_left_out(tmp_path, there):
+    """Finished runs come before checkpoints, in the order that is asked for."""
+    for run, mib in ((RUNS[0], 0.3), (RUNS[1], 0.7)):
+        (there.folder(run) / "result.json").unlink()
+        (there.folder(run) / "checkpoint.pt").write_bytes(bytes(int(mib * 2**20)))
+    finish(there, RUNS[3])
+
+    def packed(**limits):
+        done = export_runs(there, tmp_path / "runs.tar", RUNS, models=True, unfinished=True, max_mib=0.5, **limits)
+        assert all(path.stat().st_size <= 0.5 * 2**20 for path in done.files)
+        return done.finished, done.under_way, len(done.files), done.left_out
+
+    finished, under_way, files, left_out = packed(max_files=2)
+    assert (finished, under_way, files) == (2, 1, 1)
+    assert [reason.split(" alone ")[0] for reason in left_out] == [RUNS[1].label]
+    (there.folder(RUNS[0]) / "checkpoint.pt").write_bytes(bytes(int(0.47 * 2**20)))
+    assert packed(max_files=3)[:3] == (2, 1, 3)
+    finished, under_way, files, left_out = packed(max_files=1)
+    assert (finished, under_way, files) == (2, 0, 1)
+    assert f"{RUNS[0].label}: 1 files of 0.5 MiB have no room left for it." in left_out
 
 
 def test_a_full_disk_and_a_store_in_use(tmp_path, there, here, monkeypatch):

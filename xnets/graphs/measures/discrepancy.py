@@ -6,7 +6,7 @@ import numpy as np
 
 from xnets.errors import XNetsError
 from xnets.graphs.bipartite import BipartiteGraph
-from xnets.graphs.measures.sets import gathered
+from xnets.graphs.measures.sets import gathered, members_of
 from xnets.graphs.measures.spectrum import leading
 from xnets.seeds import derive_seed, permutation
 
@@ -30,7 +30,8 @@ class WorstDiscrepancy:
 
 def edges_between(graph: BipartiteGraph, inputs: np.ndarray, outputs: np.ndarray) -> int:
     """e(S, T): edges from a set of inputs to a set of outputs, both by their indices; a double edge counts twice."""
-    return int(gathered(graph, _indicator(graph.n_in, inputs), np.add)[np.unique(outputs)].sum())
+    inputs, outputs = members_of(inputs, graph.n_in, "inputs"), members_of(outputs, graph.n_out, "outputs")
+    return int(gathered(graph, _indicator(graph.n_in, inputs), np.add)[outputs].sum())
 
 
 def edge_discrepancy(graph: BipartiteGraph, inputs: np.ndarray, outputs: np.ndarray) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 
 from xnets.errors import XNetsError
 from xnets.graphs.bipartite import BipartiteGraph
+from xnets.graphs.measures.sets import members_of
 from xnets.graphs.measures.spectrum import leading
 from xnets.seeds import derive_seed, permutation
 
@@ -31,7 +32,8 @@ class Expansion:
 
 def neighbourhood(graph: BipartiteGraph, outputs: np.ndarray) -> np.ndarray:
     """The inputs that at least one of these outputs has: N(S), sorted."""
-    return np.unique(np.concatenate([graph.indices[graph.indptr[v] : graph.indptr[v + 1]] for v in outputs]))
+    rows = [graph.indices[graph.indptr[v] : graph.indptr[v + 1]] for v in members_of(outputs, graph.n_out, "outputs")]
+    return np.unique(np.concatenate(rows)) if rows else graph.indices[:0]
 
 
 def vertex_expansion(

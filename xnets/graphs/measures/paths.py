@@ -8,7 +8,7 @@ import numpy as np
 
 from xnets.errors import XNetsError
 from xnets.graphs.bipartite import BipartiteGraph
-from xnets.graphs.measures.sets import chosen, gathered, singletons, sizes
+from xnets.graphs.measures.sets import chosen, gathered, members_of, singletons, sizes
 
 
 @dataclass(frozen=True)
@@ -138,12 +138,12 @@ def count_paths(
     """
     check_stack(graphs)
     ways = np.zeros(graphs[0].n_in, dtype=np.int64)
-    ways[slice(None) if inputs is None else np.unique(inputs)] = 1
+    ways[slice(None) if inputs is None else members_of(inputs, len(ways), "inputs")] = 1
     for graph in graphs:
         if ways.dtype != object and int(ways.max()) * int(graph.in_degrees.max()) >= 2**63:
             ways = ways.astype(object)  # whole numbers of Python: any size
         ways = gathered(graph, ways, np.add)
-    ends = ways if outputs is None else ways[np.unique(outputs)]
+    ends = ways if outputs is None else ways[members_of(outputs, len(ways), "outputs")]
     return sum(ends.tolist())
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from xnets.errors import XNetsError
 from xnets.graphs.bipartite import BipartiteGraph
 from xnets.seeds import derive_seed, permutation
 
@@ -16,6 +17,14 @@ def chosen(n: int, sample: int | None, seed: int) -> np.ndarray:
     if sample is None or sample >= n:
         return np.arange(n)
     return np.sort(permutation(derive_seed(seed, "sample"), n)[0, :sample])
+
+
+def members_of(indices: np.ndarray, n: int, what: str) -> np.ndarray:
+    """The set, each member once and in order. Raises XNetsError for anything but numbers from 0 to n - 1."""
+    found = np.unique(np.asarray(indices))
+    if len(found) and (found.dtype.kind not in "iu" or not 0 <= found[0] <= found[-1] < n):
+        raise XNetsError(f"A set of {what} holds whole numbers from 0 to {n - 1}, not {found[0]} to {found[-1]}.")
+    return found.astype(np.int64)
 
 
 def singletons(n: int, members: np.ndarray, edges: int) -> Iterator[np.ndarray]:

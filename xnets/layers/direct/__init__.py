@@ -1,8 +1,8 @@
 """Kernels for CPUs that take the sparse graph as it is: compiled for the machine at run time, by llvmlite.
 
-AVAILABLE says whether llvmlite is installed (`pip install xnets[fast]`); without it they refuse every layer. fp32, 1x1
-and 3x3 convolutions of stride 1 or 2 whose padding keeps the image's size (or halves it), and linear layers; everything
-else is the dense kernel's.
+AVAILABLE says whether llvmlite is installed (`pip install xnets[fast]`); without it they refuse every layer. 1x1 and 3x3
+convolutions of stride 1 or 2 whose padding keeps the image's size (or halves it), and linear layers; float32, or bfloat16
+that is computed in float32; everything else is the dense kernel's.
 """
 
 import importlib.util
@@ -59,12 +59,11 @@ def why_not(x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None = N
         return "llvmlite is not installed"
     if x.device.type != "cpu" or weight.device.type != "cpu":
         return f"only on a CPU, not on {x.device.type}"
-    if torch.is_autocast_enabled("cpu"):
-        return "not under autocast"
     if is_transformed():
         return "not under torch.func, forward-mode gradients or torch.jit.trace"
-    if not x.dtype == weight.dtype == torch.float32:
-        return f"only float32, not {str(x.dtype).removeprefix('torch.')}"
+    dtypes = {_cast(x.dtype), _cast(weight.dtype)}
+    if dtypes not in ({torch.float32}, {torch.bfloat16}):
+        return f"only float32 or bfloat16, not {' with '.join(sorted(str(t).removeprefix('torch.') for t in dtypes))}"
     if not edges.regular:
         return "only where all outputs have one degree"
     if weight.shape[1] != edges.index.shape[1]:
@@ -85,8 +84,16 @@ def why_not(x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None = N
     return ""
 
 
+def _cast(dtype: torch.dtype) -> torch.dtype:
+    """What autocast makes of it in a convolution or linear layer."""
+    castable = torch.is_autocast_enabled("cpu") and dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return torch.get_autocast_dtype("cpu") if castable else dtype
+
+
 def _with_bias(
     x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, shape: tuple[int, ...], stride: int = 1
 ) -> Tensor:
+    dtype = _cast(x.dtype)
+    x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     y = direct(x, weight, edges.index, stride)
     return y if bias is None else y + bias.view(shape)

@@ -1,7 +1,8 @@
 """The kernels as PyTorch operators, with their gradients of any order and with shapes for torch.compile.
 
 x (N, n_in, H, W) and weight (n_out, D, k, k) are a convolution of padding (k - 1) / 2, k = 1 or 3, stride 1 or 2;
-x (N, n_in) and weight (n_out, D) a linear layer. Only x and weight are saved for the gradients.
+x (N, n_in) and weight (n_out, D) a linear layer. Only x and weight are saved for the gradients. All are float32, or
+all bfloat16: then each product and sum is float32 still, and the result is rounded once.
 """
 
 import math
@@ -19,12 +20,14 @@ from xnets.layers.kernels import owned
 @torch.library.custom_op("xnets::direct", mutates_args=())
 def direct(x: Tensor, weight: Tensor, index: Tensor, stride: int = 1) -> Tensor:
     """The layer's output, without bias, in x's layout."""
+    dtype, x, weight = x.dtype, x.float(), weight.float()
     adjacency = adjacency_of(index, x.shape[1], weight.shape[0])
     size, weight = _size(x, stride), weight.contiguous()
     if weight.shape[2:] == (3, 3):
-        return _laid_out(run.window_product(x.contiguous(), weight, adjacency, False, size, stride), _layout(x))
+        y = run.window_product(x.contiguous(), weight, adjacency, False, size, stride)
+        return _laid_out(y.to(dtype), _layout(x))
     y = run.pointwise_product(_columns(_seen(x, stride), _layout(x)), weight, adjacency, False)
-    return _from_columns(y, x.shape[0], size)
+    return _from_columns(y, x.shape[0], size).to(dtype)
 
 
 @torch.library.custom_op("xnets::direct_input_gradient", mutates_args=())
@@ -32,16 +35,17 @@ def direct_input_gradient(
     dy: Tensor, weight: Tensor, index: Tensor, size: list[int], stride: int = 1, last: bool = False
 ) -> Tensor:
     """Gradient of x, whose sizes but the first are `size`: times the transposed graph. last: channels_last."""
+    dtype, dy, weight = dy.dtype, dy.float(), weight.float()
     adjacency = adjacency_of(index, size[0], weight.shape[0])
     layout, weight = torch.channels_last if last else torch.contiguous_format, weight.contiguous()
     if weight.shape[2:] == (3, 3):
         dx = run.window_product(dy.contiguous(), weight, adjacency, True, tuple(size[1:]), stride)
-        return _laid_out(dx, layout)
+        return _laid_out(dx.to(dtype), layout)
     y = run.pointwise_product(_columns(dy, layout), weight, adjacency, True)
-    dx = _from_columns(y, dy.shape[0], dy.shape[2:])
+    dx = _from_columns(y, dy.shape[0], dy.shape[2:]).to(dtype)
     if stride == 1:
         return dx
-    whole = torch.empty(dy.shape[0], *size, memory_format=layout).zero_()
+    whole = torch.empty(dy.shape[0], *size, memory_format=layout, dtype=dtype).zero_()
     whole[:, :, ::stride, ::stride] = dx
     return whole
 
@@ -49,11 +53,12 @@ def direct_input_gradient(
 @torch.library.custom_op("xnets::direct_weight_gradient", mutates_args=())
 def direct_weight_gradient(dy: Tensor, x: Tensor, index: Tensor, window: list[int], stride: int = 1) -> Tensor:
     """Gradient of the weight, at the edges alone."""
+    dtype, dy, x = x.dtype, dy.float(), x.float()
     adjacency = adjacency_of(index, x.shape[1], dy.shape[1])
     if window == [3, 3]:
-        return run.window_weight_gradient(dy.contiguous(), x.contiguous(), adjacency, stride)
+        return run.window_weight_gradient(dy.contiguous(), x.contiguous(), adjacency, stride).to(dtype)
     columns = _columns(dy, _layout(x)), _columns(_seen(x, stride), _layout(x))
-    return owned(run.pointwise_weight_gradient(*columns, adjacency).view(*adjacency.index.shape, *window))
+    return owned(run.pointwise_weight_gradient(*columns, adjacency).view(*adjacency.index.shape, *window)).to(dtype)
 
 
 def _size(x: Tensor, stride: int) -> tuple[int, ...]:

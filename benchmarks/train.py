@@ -1,0 +1,154 @@
+"""Training throughput of the CIFAR networks, input included: ours against a usual loop and the authors' approach.
+
+Three loops take turns at some steps each. xnets: the trainer's (images kept as uint8, a batch cropped and flipped at
+once, X-layers by the kernel that `auto` measured). plain: the same network by the dense kernel, fed by a DataLoader with
+workers and torchvision's transforms. authors: the same DataLoader and masked weights. All in fp32 with SGD, on made-up
+images of CIFAR's size; all cores unless --threads says otherwise.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from tqdm import tqdm
+
+from benchmarks.baselines import masked_twin
+from benchmarks.records import write_rows
+from benchmarks.timing import ratio
+from xnets.data import PackedData, pack
+from xnets.data.batches import Batches
+from xnets.layers import kernels
+from xnets.machine import cpu_name
+from xnets.models import build
+
+CSV = Path(__file__).with_suffix(".csv")
+COLUMNS = [
+    "machine", "device", "threads", "network", "batch", "loop", "images_per_s", "to_plain", "to_plain_low",
+    "to_plain_high", "to_authors", "to_authors_low", "to_authors_high", "n",
+]  # fmt: skip
+NETWORKS = {"VGG16": 128, "X-VGG16-1": 128, "X-VGG16-2": 128, "DenseNet-BC-40-24": 64, "X-DenseNet-BC-2-40-24": 64}
+IMAGES = 4096
+Loop = Iterator[tuple[Tensor, Tensor]]
+
+
+class Images(Dataset):
+    """As torchvision's CIFAR10 hands them out: one by one, with crop, flip and normalisation by PIL and torchvision."""
+
+    def __init__(self, data: PackedData) -> None:
+        split = data.split("train")
+        self.images, self.labels = np.array(split.images), split.labels
+        self.change = transforms.Compose([
+            transforms.ToPILImage(), transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(), transforms.Normalize(data.manifest["mean"], data.manifest["sd"]),
+        ])  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        return self.change(self.images[i]), int(self.labels[i])
+
+
+def ours(data: PackedData, batch: int, device: torch.device) -> Loop:
+    """The trainer's batches, epoch after epoch."""
+    batches, epoch = Batches(data, batch, "crop-4-flip", device), 0
+    while True:
+        for x, y in batches.train(0, epoch):
+            if len(x) == batch:
+                yield x, y
+        epoch += 1
+
+
+def usual(data: PackedData, batch: int, device: torch.device, workers: int) -> Loop:
+    """A DataLoader's batches, epoch after epoch."""
+    loader = DataLoader(
+        Images(data), batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    while True:
+        for x, y in loader:
+            yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+
+
+def steps(model: nn.Module, loop: Loop, kernel: str, fused: bool, count: int) -> Callable[[], None]:
+    """`count` steps of training, until the device is done with them."""
+    optimizer = torch.optim.SGD(model.parameters(), 1e-6, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=fused)
+    model.train()
+
+    def train() -> None:
+        with kernels(kernel):
+            for _ in range(count):
+                x, y = next(loop)
+                optimizer.zero_grad(set_to_none=True)
+                F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+        if x.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return train
+
+
+def measure(name: str, data: PackedData, device: torch.device, options: argparse.Namespace) -> Iterator[list]:
+    """Rows of the csv for one network."""
+    batch, workers = NETWORKS[name], min(4, os.cpu_count() or 1)
+    work = {
+        "xnets": steps(build(name, 10).to(device), ours(data, batch, device), "auto", True, options.steps),
+        "plain": steps(build(name, 10).to(device), usual(data, batch, device, workers), "dense", False, options.steps),
+        "authors": steps(
+            masked_twin(build(name, 10)).to(device), usual(data, batch, device, workers), "dense", False, options.steps
+        ),
+    }
+    times: dict[str, list[float]] = {loop: [] for loop in work}
+    for repeat in tqdm(range(options.repeats + 1), desc=name, leave=False):  # the first compiles and warms up
+        for loop, train in work.items():
+            started = time.perf_counter()
+            train()
+            if repeat:
+                times[loop].append(time.perf_counter() - started)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    for loop, took in times.items():
+        against = [ratio(took, [times[baseline]]) for baseline in ("plain", "authors")]
+        speed = options.steps * batch / statistics.median(took)
+        numbers = [f"{v:.3f}" for r in against for v in (r.median, r.low, r.high)]
+        yield [where, torch.get_num_threads(), name, batch, loop, f"{speed:.1f}", *numbers, len(took)]
+
+
+def rows(options: argparse.Namespace) -> Iterator[list]:
+    """Of the csv, each as it is measured."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    draws = np.random.default_rng(0)
+    made_up = [(draws.integers(0, 256, (32, 32, 3), dtype=np.uint8), i % 10) for i in range(IMAGES)]
+    with tempfile.TemporaryDirectory() as folder:
+        data = pack(Path(folder), "made-up", {"train": made_up, "test": made_up[:500]}, list("0123456789"))
+        for name in options.networks:
+            for row in measure(name, data, device, options):
+                print(*row, sep="  ", flush=True)
+                yield row
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=3, help="in a turn")
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--csv", type=Path, default=CSV)
+    options = parser.parse_args()
+    write_rows(options.csv, COLUMNS, rows(options))
+
+
+if __name__ == "__main__":
+    main()

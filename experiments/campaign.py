@@ -1,0 +1,235 @@
+"""A campaign in slices: minutes at a time on machines that keep nothing. campaign.yaml says what is trained first."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.bundles.exporting import Exported, export_runs
+from experiments.cells import Cell
+from experiments.claims import plan_of
+from experiments.estimate import Estimate
+from experiments.local import devices_here, run_in_pool, stop_workers
+from experiments.scales import read_scales
+from experiments.settings import ITEMS, Settings, check_keys
+from experiments.stages import ready_data
+from experiments.store import Store
+from experiments.studies import read_studies
+from experiments.yaml_files import read_yaml
+from xnets.errors import XNetsError
+from xnets.training import Run
+
+CAMPAIGN = Path(__file__).parent / "campaign.yaml"
+BUNDLE = "campaign.tar"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of campaign.yaml."""
+
+    scale: str
+    items: tuple[str, ...]  # studies too
+    networks: tuple[str, ...] = ()
+    seeds: int | None = None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What came of some minutes: the runs that failed with the reason, and what was packed."""
+
+    failed: dict[Run, str]
+    packed: Exported | None
+
+
+def read_campaign(path: Path = CAMPAIGN) -> list[Entry]:
+    """The entries, in their order. Raises XNetsError, in one sentence, for what none can be."""
+    said = read_yaml(path)
+    if not isinstance(said, list) or not said:
+        raise XNetsError(f"{path.name} must be a list of `- {{scale: ..., items: [...]}}` lines.")
+    return [_entry(f"{path.name}: entry {number}", entry) for number, entry in enumerate(said, 1)]
+
+
+def _entry(where: str, said: Any) -> Entry:
+    if not isinstance(said, dict):
+        raise XNetsError(f"{where} must be {{scale: ..., items: [...]}}, not {said!r}.")
+    check_keys(where, said, ("scale", "items", "studies", "networks", "seeds"))
+    if said.get("scale") not in read_scales():
+        raise XNetsError(f"{where}: scale must be one of {', '.join(read_scales())}, not {said.get('scale')!r}.")
+    known = {"items": ITEMS, "studies": tuple(read_studies(said["scale"]))}
+    for key, names in known.items():
+        if not isinstance(said.get(key, []), list):
+            raise XNetsError(f"{where}: {key} must be a list, not {said[key]!r}.")
+        check_keys(f"{where}: {key}", dict.fromkeys(said.get(key, [])), names)
+    items = (*said.get("items", []), *said.get("studies", []))
+    if not items:
+        raise XNetsError(f"{where} needs items or studies.")
+    seeds = said.get("seeds")
+    if seeds is not None and (type(seeds) is not int or seeds < 1):
+        raise XNetsError(f"{where}: seeds must be a whole number >= 1, not {seeds!r}.")
+    return Entry(said["scale"], items, tuple(said.get("networks", ())), seeds)
+
+
+def campaign_cells(settings: Settings, entries: list[Entry]) -> dict[Entry, list[Cell]]:
+    """The configurations of each entry."""
+    plans = {scale: plan_of(settings, scale) for scale in dict.fromkeys(entry.scale for entry in entries)}
+    return {
+        entry: [
+            cell
+            for cell in plans[entry.scale].cells
+            if set(cell.items) & set(entry.items) and (not entry.networks or cell.model.name in entry.networks)
+        ]
+        for entry in entries
+    }
+
+
+def campaign_runs(settings: Settings, entries: list[Entry], missing_ok: bool = False) -> dict[Entry, list[Run]]:
+    """The runs of each entry, in the order in which they are trained; one that two entries want counts for the first.
+
+    missing_ok: for looking ahead, before the data are prepared.
+    """
+    known: set[Run] = set()
+    wanted = {}
+    for entry, cells in campaign_cells(settings, entries).items():
+        plan = plan_of(settings, entry.scale)
+        estimate = Estimate(plan)
+        found = [
+            (place, estimate.seconds(run), run)
+            for cell in cells
+            for place, run in enumerate(cell.runs(plan.digest(cell.dataset, missing_ok))[: entry.seeds])
+        ]
+        in_order = dict.fromkeys(run for *_, run in sorted(found, key=lambda each: each[:2]))
+        wanted[entry] = [run for run in in_order if run not in known]
+        known.update(wanted[entry])
+    return wanted
+
+
+def with_data(settings: Settings, entries: list[Entry], say: Say) -> list[Entry]:
+    """The entries whose data are here, prepared now if need be; the others are passed over, and why is said."""
+    refused: dict[str, str] = {}
+    ready: list[Entry] = []
+    for entry, cells in campaign_cells(settings, entries).items():
+        names = dict.fromkeys(cell.dataset for cell in cells)
+        for name in names:
+            try:
+                if name not in refused:
+                    ready_data(name, settings.data_folder, settings.sources.get(name))
+            except XNetsError as error:
+                refused[name] = str(error)
+                say(f"{name}: passed over. {error}")
+        if not set(names) & set(refused):
+            ready.append(entry)
+    return ready
+
+
+def run_slice(
+    settings: Settings, entries: list[Entry], minutes: float, out: Path, say: Say, reserve: float = 45.0,
+    max_mib: float = 16.0, max_files: int = 8,
+) -> Slice:  # fmt: skip
+    """Train down the list until the minutes are nearly over, then pack what was finished and the checkpoints.
+
+    Data that are not prepared are prepared first. Meanwhile `out` is packed anew with each checkpoint interval, so that
+    a slice that is killed loses at most one. SIGTERM ends it early, as the end of its time does.
+
+    Args:
+        settings: store, data, workers and kernel, as in params.yaml.
+        entries: of read_campaign.
+        minutes: of all of it.
+        out: the folder for the bundles, campaign-1.tar, ...
+        say: told of each event in words.
+        reserve: seconds kept for writing and packing checkpoints.
+        max_mib, max_files: of the bundles; what does not fit is left out, and said.
+
+    Raises:
+        XNetsError: nothing left to train, another process at the store, a full disk.
+    """
+    deadline = time.monotonic() + 60 * minutes - reserve
+    store, entries = Store(settings.store), with_data(settings, entries, say)
+    wanted = [run for runs in campaign_runs(settings, entries).values() for run in runs]
+    runs = [run for run in wanted if not store.has("train", run) or not store.has("evaluate", run)]
+    if not runs:
+        raise XNetsError(f"All {len(wanted)} runs of the campaign whose data are here are finished.")
+    say(f"{len(wanted) - len(runs)} of {len(wanted)} runs are finished; training the next ones")
+
+    def pack(live: bool) -> Exported | None:
+        return _pack(store, wanted, out, max_mib, max_files, live)
+
+    ended = threading.Event()
+
+    def on_event(kind: str, run: Run | None, content: Any) -> None:
+        if kind == "epoch" and run is not None:
+            content = f"epoch {content['epoch'] + 1} of {run.protocol.epochs}, test {content['test_top1']:.2f} %"
+        say(" ".join(filter(None, (kind, run.label if run else "", content))))
+
+    def stop(*_: Any) -> None:
+        ended.set()
+        stop_workers()
+
+    failed: dict[Run, str] = {}
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with store.lock():
+            for run in runs:
+                store.forget_failure(run)
+            with _timer(deadline - time.monotonic(), stop), _repeated(60 * settings.local.checkpoint_minutes, pack):
+                devices = devices_here(settings, len(runs))
+                failed = run_in_pool(("train", "evaluate"), runs, settings, on_event, ended.is_set, devices)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        packed = pack(live=False)
+    return Slice(failed, packed)
+
+
+def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: int, live: bool) -> Exported | None:
+    """Bundles of everything there is; None if there is nothing yet. Those of an earlier packing go."""
+    out.mkdir(parents=True, exist_ok=True)
+    for attempt in range(3):
+        try:
+            done = export_runs(
+                store, out / BUNDLE, runs, unfinished=True, max_mib=max_mib, max_files=max_files, live=live
+            )
+        except XNetsError as error:
+            if "Nothing to export" in str(error):
+                return None
+            if not live or attempt == 2:  # a checkpoint that was replaced while it was read is there again at once
+                raise
+        else:
+            for old in out.glob("campaign-*.tar"):
+                if old not in done.files:
+                    old.unlink()
+            return done
+    return None
+
+
+@contextlib.contextmanager
+def _timer(seconds: float, call: Callable[[], None]) -> Iterator[None]:
+    timer = threading.Timer(max(0.0, seconds), call)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextlib.contextmanager
+def _repeated(seconds: float, pack: Callable[[bool], Any]) -> Iterator[None]:
+    """Call pack(True) that often, in the background; a packing that fails is tried again with the next."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(max(seconds, 1.0)):
+            with contextlib.suppress(XNetsError, OSError):
+                pack(True)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

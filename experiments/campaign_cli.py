@@ -1,0 +1,93 @@
+"""`xnets campaign`: train the real thing in slices of some minutes, wherever minutes can be had."""
+
+import argparse
+from pathlib import Path
+
+ABOUT = """\
+Train what experiments/campaign.yaml lists, most wanted first, in slices: minutes at a time, on machines that keep
+nothing in between. A slice ends in bundles; the next one begins with them.
+
+  xnets store import bundles/*.tar                        what earlier slices brought, checkpoints too
+  xnets campaign run --minutes 9 --out bundles            one slice, here or on a machine that is lent for ten minutes
+  xnets campaign plan                                     what is finished and what comes next
+  xnets published add --scale cifar                       once runs are finished: into published/"""
+RUN = """\
+Train down the list until the minutes are nearly over. Runs under way then write their checkpoints, and everything goes
+into bundles of at most --max-mib. A slice that is killed loses at most one checkpoint interval (params.yaml)."""
+
+
+def add_campaign(commands: argparse._SubParsersAction) -> None:
+    """Add `xnets campaign` to `xnets`."""
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser(
+        "campaign", help="train the real thing in slices of minutes", description=ABOUT, formatter_class=as_written
+    )
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    plan = actions.add_parser("plan", help="what is finished and what comes next")
+    plan.add_argument("--runs", action="store_true", help="each run, in the order in which they are trained")
+    plan.set_defaults(run=_plan)
+    run = actions.add_parser("run", help="train for some minutes", description=RUN, formatter_class=as_written)
+    run.add_argument("--minutes", type=float, required=True, help="of all of it, packing included")
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the bundles")
+    run.add_argument("--scale", help="entries of this scale only")
+    run.add_argument("--max-mib", type=float, default=16.0, metavar="N", help="of a bundle (default: %(default)s)")
+    run.add_argument("--max-files", type=int, default=8, metavar="N", help="bundles (default: %(default)s)")
+    run.add_argument("--workers", type=int, help="runs at a time (default: local.workers of params.yaml)")
+    run.add_argument("--kernel", help="of sparse layers (default: local.kernel of params.yaml)")
+    run.set_defaults(run=_run)
+
+
+def _plan(args: argparse.Namespace) -> None:
+    from experiments.campaign import campaign_runs, read_campaign
+    from experiments.claims import plan_of
+    from experiments.duration import duration
+    from experiments.estimate import Estimate
+    from experiments.settings import read_settings
+    from experiments.store import Store
+
+    settings = read_settings()
+    store = Store(settings.store)
+    print(f"{'':44}{'runs':>6}{'done':>6}{'begun':>6}   time left on one core")
+    for entry, runs in campaign_runs(settings, read_campaign(), missing_ok=True).items():
+        estimate = Estimate(plan_of(settings, entry.scale))
+        done = [run for run in runs if store.is_done(run)]
+        begun = [run for run in runs if run not in done and (store.folder(run) / "checkpoint.pt").exists()]
+        left = duration(sum(estimate.seconds(run) for run in runs if run not in done))
+        print(f"{entry.scale + ': ' + ', '.join(entry.items):44}{len(runs):6}{len(done):6}{len(begun):6}   {left}")
+        for run in runs if args.runs else []:
+            state = "done" if run in done else "begun" if run in begun else "to train"
+            print(f"  {state:10}{duration(estimate.seconds(run)):>10}  {run.label}")
+
+
+def _run(args: argparse.Namespace) -> int:
+    import sys
+    from dataclasses import replace
+
+    from experiments.campaign import read_campaign, run_slice
+    from experiments.scales import read_scales
+    from experiments.settings import check_choice, read_settings
+    from experiments.stages import say
+    from xnets.errors import XNetsError
+
+    settings, entries = read_settings(), read_campaign()
+    said = {"workers": args.workers, "kernel": args.kernel}
+    local = replace(settings.local, **{key: value for key, value in said.items() if value is not None})
+    if args.scale:
+        check_choice("scale", args.scale, list(read_scales()))
+        entries = [entry for entry in entries if entry.scale == args.scale]
+    if not args.minutes >= 2 or args.max_files < 1:
+        raise XNetsError("A slice needs --minutes 2 or more, and --max-files 1 or more.")
+    done = run_slice(
+        replace(settings, local=local), entries, args.minutes, args.out, say, max_mib=args.max_mib,
+        max_files=args.max_files,
+    )  # fmt: skip
+    for run, reason in done.failed.items():
+        print(f"{run.label}: {reason}", file=sys.stderr)
+    if done.packed is None:
+        raise XNetsError("Nothing came to a checkpoint: give it more --minutes, or let checkpoint_minutes be less.")
+    for reason in done.packed.left_out:
+        print(f"left out: {reason}", file=sys.stderr)
+    for file in done.packed.files:
+        print(f"{file}  {file.stat().st_size / 2**20:.1f} MiB")
+    print(f"{done.packed.finished} finished runs and {done.packed.under_way} under way; xnets store import them")
+    return 0

@@ -1,0 +1,110 @@
+"""Published runs: published/<scale>/ holds one JSON a run, so that a clone shows what was trained without training it.
+
+A record is a run's result and its evaluation in one: the run itself and its fingerprint, every epoch, the accuracy of
+its last one, and where, when and with what it was computed. Trained networks are not published.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.cells import Cell
+from experiments.plan import Plan
+from experiments.results import RunResult, run_result
+from experiments.sound import evaluation_fault, result_fault, sound_evaluation, sound_result
+from experiments.store import Store
+from xnets.errors import XNetsError
+from xnets.files import read_json, write_json
+from xnets.training import Run
+
+FOLDER = Path("published")
+REMEDY = "and take it back from git, or publish the run again"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A published run: what it is, where it is written down, and all that is said of it there."""
+
+    run: Run
+    path: Path
+    said: dict[str, Any]
+
+    @property
+    def result(self) -> RunResult:
+        """As tables and figures see it."""
+        return run_result(self.run, self.said, self.said["evaluation"])
+
+
+def publish(store: Store, runs: Iterable[Run], folder: Path) -> tuple[list[Path], int]:
+    """Write a record into `folder` for each of `runs` that is finished and evaluated in the store.
+
+    Returns the files that are new or changed, and how many stood there already. Raises XNetsError for damage in the
+    store, and for a run that is published with another result: delete that record if it is to be replaced.
+    """
+    new, known = [], 0
+    for run in runs:
+        result, seen = sound_result(store, run), sound_evaluation(store, run)
+        if result is None or seen is None:
+            continue
+        path = folder / f"{run.label}.json"
+        if path.exists():
+            there = read_record(path).said
+            if there["weights_sha256"] != result["weights_sha256"]:
+                raise XNetsError(f"{path} holds another result of this run: delete it if this one is to replace it.")
+            known += 1
+            continue
+        write_json(path, {**result, "evaluation": {key: seen[key] for key in seen if key != "fingerprint"}})
+        new.append(path)
+    return new, known
+
+
+def read_record(path: Path) -> Record:
+    """One record, checked. Raises XNetsError if it is damaged, another run than its name says, or another engine's."""
+    said = read_json(path, REMEDY)
+    try:
+        run = Run.from_dict(said["run"])
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise XNetsError(f"{path} is no published run: delete it {REMEDY}.") from None
+    seen = said.get("evaluation")
+    seen = {**seen, "fingerprint": said.get("fingerprint")} if isinstance(seen, dict) else None
+    fault = result_fault(said, run) or evaluation_fault(seen, run)
+    if not fault and path.stem != run.label:
+        fault = f"is {run.label}"
+    if fault:
+        raise XNetsError(f"{path} {fault}: delete it {REMEDY}.")
+    return Record(run, path, said)
+
+
+def read_published(scale: str, folder: Path = FOLDER) -> list[Record]:
+    """All records of a scale, in the order of their names; [] if nothing of it is published."""
+    records = [read_record(path) for path in sorted((folder / scale).glob("*.json"))]
+    digests: dict[str, Record] = {}
+    for record in records:
+        other = digests.setdefault(record.run.dataset, record)
+        if other.run.data_digest != record.run.data_digest:
+            raise XNetsError(f"{record.path} and {other.path.name} were not trained on the same {record.run.dataset}.")
+    return records
+
+
+def published_scales(folder: Path = FOLDER) -> list[str]:
+    """Scales of which something is published."""
+    return sorted(path.name for path in folder.glob("*") if any(path.glob("*.json")))
+
+
+def published_results(plan: Plan, records: list[Record]) -> dict[Cell, list[RunResult]]:
+    """The published runs of each cell of a plan, in the order of its seeds: all, some or none of those it wants."""
+    known = {
+        (
+            record.run.model,
+            record.run.dataset,
+            record.run.protocol,
+            record.run.graph_seed,
+            record.run.train_seed,
+        ): record
+        for record in records
+    }
+    return {
+        cell: [known[(*cell.key, *seeds)].result for seeds in cell.seeds if (*cell.key, *seeds) in known]
+        for cell in plan.cells
+    }

@@ -1,0 +1,61 @@
+"""Train a published run again and compare."""
+
+from pathlib import Path
+
+from experiments.published import Record, read_published, read_record
+from experiments.single import device_named, train_here
+from experiments.stages import ready_data
+from experiments.statistics import summarise
+from experiments.store import Store
+from xnets.errors import XNetsError
+
+
+def remake(path: Path, data_folder: Path, source: str | None, store: Store, device_name: str) -> None:
+    """Train the run of a record, with the kernel and threads that made it, into `store`, and print both side by side.
+
+    Raises XNetsError for a damaged record, and for data that are not those it was trained on.
+    """
+    import torch
+
+    from xnets.layers import kernels
+
+    record = read_record(path)
+    run, about = record.run, record.said["provenance"]
+    device = device_named(device_name)
+    data = ready_data(run.dataset, data_folder, source)
+    if data.digest != run.data_digest:
+        raise XNetsError(
+            f"{path} was trained on other data: those in {data.folder} have the digest {data.digest[:12]}, not "
+            f"{run.data_digest[:12]}."
+        )
+    torch.set_num_threads(about["threads"])
+    kernels(about["kernel"])
+    train_here(run, store, data_folder, device, checkpoint_minutes=5)
+    print(compared(record, store))
+
+
+def compared(record: Record, store: Store) -> str:
+    """Sentences on how the finished run in the store differs from its record."""
+    run, there = record.run, record.said
+    here, seen = store.result(run), store.evaluation(run)
+    if here["graphs_sha256"] != there["graphs_sha256"]:
+        return f"{run.label}: NOT the same graphs as those published; something is wrong with one of the two."
+    if here["weights_sha256"] == there["weights_sha256"]:
+        return f"{run.label}: the same weights as those published, to the last bit; top-1 {seen['top1']:.2f} %."
+    published = there["evaluation"]["top1"]
+    worst = max(
+        abs(a["test_top1"] - b["test_top1"]) for a, b in zip(here["epochs"], there["epochs"], strict=True)
+    )  # fmt: skip
+    said = (
+        f"{run.label}: top-1 {seen['top1']:.2f} % here, {published:.2f} % published; over all epochs they differ by at "
+        f"most {worst:.2f} points."
+    )
+    alike = [
+        other.result.top1
+        for other in read_published(record.path.parent.name, record.path.parent.parent)
+        if (other.run.model, other.run.dataset, other.run.protocol) == (run.model, run.dataset, run.protocol)
+    ]
+    if len(alike) > 1:
+        said += f" The {len(alike)} published runs of this configuration have a standard deviation of "
+        said += f"{summarise(alike).sd:.2f} points."
+    return said

@@ -1,0 +1,171 @@
+"""A slice of a campaign: its order, its end in time, what a kill costs, and going on elsewhere."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiments import campaign as campaign_module
+from experiments.bundles.importing import import_bundles
+from experiments.campaign import Entry, campaign_runs, read_campaign, run_slice
+from experiments.plan import make_plan
+from experiments.store import Store
+from tests.waiting import wait_for
+from xnets.errors import XNetsError
+
+ENTRIES = [Entry("tiny", ("table5",), networks=("X-MobileNet-0.5-2",)), Entry("tiny", ("table5",))]
+
+
+@pytest.fixture
+def campaign(tiny, monkeypatch):
+    """Settings of the small world, two seeds of each network, known to campaigns as a scale of the paper's data."""
+    settings = replace(tiny, seeds={"table5": 2}, sources={"digits": None})
+    monkeypatch.setattr(campaign_module, "plan_of", lambda settings, scale: make_plan(settings))
+    return settings
+
+
+def test_the_order(campaign):
+    """The first entry first, all first seeds before the second ones, no run twice."""
+    first, rest = campaign_runs(campaign, ENTRIES).values()
+    assert [(run.model.name, run.train_seed) for run in first] == [("X-MobileNet-0.5-2", 0), ("X-MobileNet-0.5-2", 1)]
+    assert [run.train_seed for run in rest] == [0, 0, 1, 1]
+    assert {run.model.name for run in rest} == {"G-MobileNet-0.5-2", "MobileNet-0.5"}
+    ((one, *_), *_) = campaign_runs(campaign, [replace(ENTRIES[1], seeds=1)]).values()
+    assert {run.train_seed for run in campaign_runs(campaign, [replace(ENTRIES[1], seeds=1)]).popitem()[1]} == {0}
+    assert one.train_seed == 0
+
+
+def test_a_slice_finishes_and_packs_and_a_next_one_has_nothing_left(campaign, tmp_path):
+    said = []
+    done = run_slice(campaign, ENTRIES, 10, tmp_path / "out", said.append)
+    assert not done.failed
+    assert (done.packed.finished, done.packed.under_way, done.packed.left_out) == (6, 0, [])
+    assert said[0] == "0 of 6 runs are finished; training the next ones"
+    assert sum(line.startswith("done ") for line in said) == 6
+    elsewhere = Store(tmp_path / "elsewhere")
+    assert len(import_bundles(elsewhere, done.packed.files).new) == 6
+    assert import_bundles(elsewhere, done.packed.files).new == [], "importing twice changes nothing"
+    with pytest.raises(XNetsError, match="All 6 runs of the campaign whose data are here are finished"):
+        run_slice(campaign, ENTRIES, 10, tmp_path / "out", said.append)
+
+
+def test_out_of_time_it_packs_checkpoints_and_goes_on_elsewhere(campaign, tmp_path, monkeypatch):
+    """Two stores, as on two machines that are ours for a moment: the run ends as it would have in one go."""
+    slow = replace(make_plan(campaign).cells[0].protocol, epochs=400)
+    monkeypatch.setattr(
+        campaign_module, "plan_of",
+        lambda settings, scale: replace(
+            plan := make_plan(settings), cells=tuple(replace(cell, protocol=slow) for cell in plan.cells)
+        ),
+    )  # fmt: skip
+    entries = [replace(ENTRIES[0], seeds=1)]
+    first = run_slice(campaign, entries, 0.4, tmp_path / "out", lambda line: None, reserve=10)
+    assert (first.packed.finished, first.packed.under_way) == (0, 1)
+    ((run, reason),) = first.failed.items()
+    assert "goes on from its checkpoint" in reason
+    epochs = len(Store(campaign.store).history(run))
+    assert 0 < epochs < 400
+
+    other = replace(campaign, store=tmp_path / "other")
+    import_bundles(Store(other.store), first.packed.files)
+    said = []
+    run_slice(other, entries, 0.3, tmp_path / "out2", said.append, reserve=10)
+    resumed = [line for line in said if line.startswith("epoch ")]
+    assert len(Store(other.store).history(run)) > epochs, "it went on"
+    assert Store(other.store).history(run)[:epochs] == Store(campaign.store).history(run)[:epochs]
+    assert f"epoch {epochs + 1} of 400" in " ".join(resumed)
+
+
+def test_entries_without_their_data_are_passed_over(campaign, tmp_path):
+    said = []
+    away = replace(campaign, data_folder=tmp_path / "nowhere", sources={"digits": str(tmp_path / "no such folder")})
+    with pytest.raises(XNetsError, match="All 0 runs of the campaign whose data are here are finished"):
+        run_slice(away, ENTRIES, 10, tmp_path / "out", said.append)
+    assert said[-1].startswith("digits: passed over. ")
+
+
+SLICE = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from experiments import campaign, plan
+from tests.experiments.conftest import KEPT, TINY
+from experiments.settings import LocalSettings, Settings
+long = {**TINY, "protocols": {"imagenet-mobilenet": {**TINY["protocols"]["imagenet-mobilenet"], "epochs": 2000}}}
+plan.read_scales = campaign.read_scales = lambda: {"tiny": long}
+rows = tuple(row for row in plan.read_rows() if row.model in KEPT)
+plan.read_rows = lambda: rows
+campaign.plan_of = lambda settings, scale: plan.make_plan(settings)
+if __name__ == "__main__":
+    local = LocalSettings(device="cpu", workers=1, checkpoint_minutes=0.02)
+    settings = Settings("tiny", {"table5": 1}, store=Path("store"), data_folder=Path("data"), local=local)
+    entries = [campaign.Entry("tiny", ("table5",), ("X-MobileNet-0.5-2",))]
+    campaign.run_slice(settings, entries, 5, Path("out"), lambda line: print(line, flush=True))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_slice_loses_at_most_a_checkpoint_interval(campaign, tmp_path, number):
+    """What lies in `out` then goes on elsewhere; SIGTERM loses nothing but the step it is in."""
+    Path("slice.py").write_text(SLICE)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    slice_ = subprocess.Popen(
+        [sys.executable, "slice.py"], stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+    out = tmp_path / "out"
+    epochs = 0
+    for line in slice_.stdout:
+        epochs += line.startswith("epoch ")
+        if epochs >= 5 and any(out.glob("campaign-*.tar")):
+            break
+    packed = max(path.stat().st_mtime for path in out.glob("campaign-*.tar"))
+    wait_for(lambda: max((path.stat().st_mtime for path in out.glob("campaign-*.tar")), default=packed) > packed, 60)
+    started = time.time()
+    if number == signal.SIGKILL:
+        os.killpg(slice_.pid, number)
+    else:
+        slice_.send_signal(number)
+    slice_.stdout.read()
+    code = slice_.wait(60)
+    assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+    bundles = list(out.glob("campaign-*.tar"))
+    there = Store(tmp_path / "there")
+    assert len(import_bundles(there, bundles).under_way) == 1
+    (folder,) = [path.parent for path in there.root.glob("*/checkpoint.pt")]
+    (mine,) = [path.parent for path in Path("store").glob("*/checkpoint.pt")]
+    age = started - max(path.stat().st_mtime for path in bundles)
+    assert age < 15, "out was packed anew all the while"
+    if number == signal.SIGTERM:
+        assert (folder / "checkpoint.pt").read_bytes() == (mine / "checkpoint.pt").read_bytes()
+    assert all(json.loads(line)["epoch"] == i for i, line in enumerate((folder / "history.jsonl").open()))
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ({}, "must be a list of"),
+        ([{"items": ["table4"]}], "entry 1: scale must be one of demo,"),
+        ([{"scale": "cifar"}], "entry 1 needs items or studies"),
+        ([{"scale": "cifar", "items": ["table9"]}], "table9"),
+        ([{"scale": "cifar", "items": "table4"}], "items must be a list"),
+        ([{"scale": "cifar", "items": ["table4"], "seeds": 0}], "seeds must be a whole number >= 1, not 0"),
+        ([{"scale": "cifar-short", "studies": ["none"]}], "none"),
+        ([{"scale": "cifar", "items": ["table4"]}, "table2"], "entry 2 must be"),
+    ],
+)
+def test_mistakes_are_sentences(tmp_path, entries, says):
+    path = tmp_path / "campaign.yaml"
+    path.write_text(yaml.safe_dump(entries))
+    with pytest.raises(XNetsError, match=says):
+        read_campaign(path)
+
+
+def test_the_list_of_this_repository_is_sound():
+    assert read_campaign()[0].networks == ("VGG16", "X-VGG16-1", "X-VGG16-2")

@@ -1,0 +1,212 @@
+"""The paper's claims as declared, and the verdicts that made-up published runs bring about."""
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiments import claims as claims_module
+from experiments.claims import judge, plan_of, read_claims, scales_of_claims
+from experiments.published import publish, published_results, read_published
+from experiments.results import RunResult
+from experiments.rows import read_rows
+from experiments.settings import read_settings
+from experiments.store import Store
+from xnets.errors import XNetsError
+from xnets.training import Run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    return read_settings()
+
+
+def runs(*top1):
+    return [RunResult(i, i, value, value, 0, 10_000, "") for i, value in enumerate(top1)]
+
+
+def verdicts(settings, scale, name, first, second):
+    """Of the claim, with these accuracies for its two configurations, at this scale."""
+    plan = plan_of(settings, scale)
+    claim = next(claim for claim in read_claims() if claim.name == name)
+    cells = [claims_module._cell(plan, side) for side in (claim.first, claim.second)]
+    assert None not in cells
+    results = {scale: {cells[0]: runs(*first), cells[1]: runs(*second)}}
+    found = [v for v in judge(settings, results) if v.claim == claim]
+    others = [v for v in judge(settings, results) if v.claim != claim and not {v.n_first, v.n_second} & {0}]
+    return {v.scale: v for v in found}, others
+
+
+def test_every_claim_stands_on_what_the_paper_prints(settings):
+    """Its printed difference or ratio is that of the printed rows."""
+    rows = {(row.item, row.row): row for row in read_rows()}
+    for claim in read_claims():
+        if "item" not in claim.first:
+            continue
+        a, b = (rows[side["item"], side["row"]] for side in (claim.first, claim.second))
+        if claim.test == "spread":
+            assert claim.printed == pytest.approx(a.printed_sd / b.printed_sd, abs=0.01)
+        else:
+            assert claim.printed == pytest.approx(a.printed_top1 - b.printed_top1, abs=0.005)
+
+
+def test_scales_with_stand_ins_prove_nothing():
+    assert "demo" not in scales_of_claims()
+    assert {"cifar", "paper", "cifar-short"} <= set(scales_of_claims())
+
+
+def test_one_claim_for_each_level_of_a_factor():
+    names = [claim.name for claim in read_claims()]
+    assert {"expanders-beat-groups-torch", "expanders-beat-groups-sparse-aware"} <= set(names)
+    claim = next(claim for claim in read_claims() if claim.name == "expanders-beat-groups-sparse-aware")
+    assert claim.first["init"] == claim.second["init"] == "sparse-aware"
+    assert claim.first["graph"] == "random"
+    assert claim.second["graph"] == "grouped"
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "first", "second", "verdict"),
+    [
+        ("table5-c8", "paper", (49.0, 49.5), (45.1, 45.2), "holds"),
+        ("table5-c8", "paper", (45.1, 45.2), (49.0, 49.5), "fails"),
+        ("table5-c8", "paper", (49.0, 44.0), (45.1, 45.2), "undecided"),
+        ("table5-c8", "paper", (49.0,), (45.1, 45.2), "not tested"),
+        ("table2-x-vgg16-1", "cifar", (93.5, 93.6, 93.4), (94.0, 94.1, 93.9), "holds"),
+        ("table2-x-vgg16-1", "cifar", (92.5, 92.6, 92.4), (94.0, 94.1, 93.9), "fails"),
+        ("table2-x-vgg16-1", "cifar", (92.9, 93.6, 93.4), (94.0, 94.6, 93.9), "undecided"),
+        ("table2-x-vgg16-1", "cifar", (95.5, 95.6, 95.4), (94.0, 94.1, 93.9), "fails"),
+        ("table4-spread-1", "cifar", tuple(93 + i % 2 / 10 for i in range(10)),
+         tuple(94 + i % 3 / 10 for i in range(10)), "holds"),
+        ("table4-spread-1", "cifar", tuple(93 + i for i in range(10)), tuple(94 + i / 9 for i in range(10)), "fails"),
+        ("table4-spread-1", "cifar", (93.1, 93.2), (94.1, 94.2), "undecided"),
+        ("table4-spread-1", "cifar", (93.1, 93.1), (94.1, 94.2), "undecided"),
+        ("expanders-beat-groups-torch", "cifar-short", (55.0, 55.5, 55.2), (48.0, 48.4, 49.0), "holds"),
+    ],
+)  # fmt: skip
+def test_verdicts(settings, name, scale, first, second, verdict):
+    found, others = verdicts(settings, scale, name, first, second)
+    assert found[scale].verdict == verdict, found[scale].because
+    assert (found[scale].n_first, found[scale].n_second) == (len(first), len(second))
+    assert all(v.verdict == "not tested" for where, v in found.items() if where != scale), "scales are never mixed"
+    assert {v.claim.test for v in others} <= {"comparable", "spread"}  # the same two networks, asked something else
+    if found[scale].value is not None:
+        assert found[scale].low <= found[scale].value <= found[scale].high
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"test": "worse"}, "c: test must be one of better, comparable, spread, not 'worse'"),
+        ({"margin": 1.0}, "need a margin, and better has none"),
+        ({"test": "comparable"}, "need a margin, and better has none"),
+        ({"first": {"item": "table5", "row": "X9"}}, "table5 has no row 'X9'"),
+        ({"first": {"study": "nothing"}}, "there is no study 'nothing'"),
+        ({"for_each": "init"}, "its study has no factor 'init'"),
+        ({"sayz": 1}, "sayz"),
+        ({"says": None}, "lacks `says:`"),
+    ],
+)
+def test_mistakes_are_sentences(tmp_path, change, says):
+    entry = {
+        "says": "x", "where": "y", "test": "better", "first": {"item": "table5", "row": "X2"},
+        "second": {"item": "table5", "row": "G2"},
+    } | change  # fmt: skip
+    path = tmp_path / "claims.yaml"
+    path.write_text(yaml.safe_dump({"c": {key: value for key, value in entry.items() if value is not None}}))
+    with pytest.raises(XNetsError, match=says):
+        read_claims(path)
+
+
+def finished(store, run, top1, weights="w"):
+    """Results of a run that nobody trained."""
+    epochs = [{"epoch": i, "lr": 0.1, "test_top1": top1} for i in range(run.protocol.epochs)]
+    result = {"run": run.to_dict(), "epochs": epochs, "graphs_sha256": "g" * 64, "weights_sha256": weights * 64}
+    store.write_result(run, {**result, "provenance": {"host": "here", "threads": 1, "kernel": "dense"}})
+    store.write_evaluation(run, {"top1": top1, "n": 10_000, "loss": 1.0, "top5": top1})
+
+
+def test_what_is_published_is_read_back_with_its_cell(settings, tmp_path):
+    plan = plan_of(settings, "cifar-short")
+    planned = [run for cell in plan.cells for run in cell.runs("d" * 64)]
+    store, folder = Store(tmp_path / "store"), tmp_path / "published" / "cifar-short"
+    for i, run in enumerate(planned[:5]):
+        finished(store, run, 50.0 + i)
+    new, known = publish(store, planned, folder)
+    assert (len(new), known) == (5, 0)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert publish(store, planned, folder) == ([], 5)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+    records = read_published("cifar-short", tmp_path / "published")
+    assert {record.run for record in records} == set(planned[:5])
+    results = published_results(plan, records)
+    assert list(results) == list(plan.cells)
+    assert [len(results[cell]) for cell in plan.cells][:3] == [3, 2, 0]
+    assert [run.top1 for cell in plan.cells for run in results[cell]] == [50.0, 51.0, 52.0, 53.0, 54.0]
+    longer = replace(plan.cells[0], protocol=replace(plan.cells[0].protocol, epochs=31))
+    assert published_results(replace(plan, cells=(longer,)), records) == {longer: []}, (
+        "another protocol is another cell"
+    )
+
+
+def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
+    plan = plan_of(settings, "cifar-short")
+    run = plan.cells[0].runs("d" * 64)[0]
+    store, folder = Store(tmp_path / "store"), tmp_path / "published" / "cifar-short"
+    finished(store, run, 50.0)
+    ((path,), _) = publish(store, [run], folder)
+    whole = path.read_text()
+
+    def refused(text, says, name=None):
+        wrong = path.with_name(name) if name else path
+        path.unlink(missing_ok=True)
+        wrong.write_text(text)
+        with pytest.raises(XNetsError, match=says):
+            read_published("cifar-short", tmp_path / "published")
+        wrong.unlink()
+        path.write_text(whole)
+
+    refused(whole[:-20], "is damaged")
+    refused("{}", "is no published run")
+    refused(whole.replace('"train_seed": 0', '"train_seed": 1'), "is of another run")
+    refused(whole.replace('"top1": 50.0', '"top1": 150.0'), "is not an evaluation")
+    refused(whole.replace('"epoch": 7,', '"epoch": 6,'), "does not have the run's 30 epochs")
+    refused(whole, f"is {run.label}", "other.json")
+    other = replace(run, data_digest="e" * 64, train_seed=1, graph_seed=1)
+    finished(store, other, 50.0)
+    publish(store, [other], folder)
+    with pytest.raises(XNetsError, match="were not trained on the same cifar100"):
+        read_published("cifar-short", tmp_path / "published")
+    finished(store, run, 51.0, "v")
+    with pytest.raises(XNetsError, match="holds another result of this run"):
+        publish(store, [run], folder)
+
+
+def test_every_run_has_a_label_of_its_own(settings):
+    """Records are named by it."""
+    for scale in scales_of_claims():
+        planned = {run for cell in plan_of(settings, scale).cells for run in cell.runs("d" * 64)}
+        assert len({run.label for run in planned}) == len(planned)
+
+
+def test_published_records_of_this_repository_are_sound(settings):
+    for scale in [path.name for path in (ROOT / "published").glob("*")]:
+        plan = plan_of(settings, scale)
+        records = read_published(scale, ROOT / "published")
+        shown = sum(len(found) for found in published_results(plan, records).values())
+        labels = {record.run.label for record in records}
+        assert shown >= len(labels), "each is shown by some cell of the plan"
+        assert all(Run.from_dict(record.said["run"]) == record.run for record in records)
+
+
+def test_all_levels_of_the_studys_factors_are_judged(settings):
+    study = [claim for claim in read_claims() if "study" in claim.first]
+    assert {(c.first["graph"], c.second["graph"], c.first["init"]) for c in study} >= set(
+        (a, b, init)
+        for (a, b), init in product([("random", "grouped"), ("random", "grouped-shuffled")], ["torch", "sparse-aware"])
+    )

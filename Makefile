@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # make CLUSTER=no test: do not install Debian's SLURM; the tests that need it are skipped where it is missing.
 CLUSTER ?= yes
 
-.PHONY: setup repro test test-fast lock bench bench-demo bench-slurm snapshot theory
+.PHONY: setup repro test test-fast lock bench bench-train bench-demo bench-slurm snapshot theory
 
 setup: $(INSTALLED)
 
@@ -58,6 +58,10 @@ bench: setup
 	$(BIN)/python -m benchmarks.networks
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.report
+
+# Images a second in training, against a usual loop and the authors' approach (quarter of an hour): benchmarks/train.csv.
+bench-train: setup
+	$(BIN)/python -m benchmarks.train
 
 # Time the demo from a fresh clone of the last commit: writes benchmarks/demo.json.
 bench-demo: setup

@@ -1,9 +1,9 @@
 """Training throughput of the CIFAR networks, input included: ours against a usual loop and the authors' approach.
 
 Three loops take turns at some steps each. xnets: the trainer's (images kept as uint8, a batch cropped and flipped at
-once, X-layers by the kernel that `auto` measured). plain: the same network by the dense kernel, fed by a DataLoader with
-workers and torchvision's transforms. authors: the same DataLoader and masked weights. All in fp32 with SGD, on made-up
-images of CIFAR's size; all cores unless --threads says otherwise.
+once, X-layers by the kernel that `auto` measured). plain: the same network by the dense kernel, fed by a DataLoader
+with workers and torchvision's transforms. authors: the same DataLoader and masked weights. All in fp32 with SGD, on
+made-up images of CIFAR's size; all cores unless --threads says otherwise.
 """
 
 import argparse

@@ -11,9 +11,9 @@ from typing import Any
 
 from experiments.bundles.exporting import Exported, export_runs
 from experiments.cells import Cell
-from experiments.claims import plan_of
 from experiments.estimate import Estimate
 from experiments.local import devices_here, run_in_pool, stop_workers
+from experiments.plan import plan_of
 from experiments.scales import read_scales
 from experiments.settings import ITEMS, Settings, check_keys
 from experiments.stages import ready_data

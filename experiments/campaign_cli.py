@@ -39,9 +39,9 @@ def add_campaign(commands: argparse._SubParsersAction) -> None:
 
 def _plan(args: argparse.Namespace) -> None:
     from experiments.campaign import campaign_runs, read_campaign
-    from experiments.claims import plan_of
     from experiments.duration import duration
     from experiments.estimate import Estimate
+    from experiments.plan import plan_of
     from experiments.settings import read_settings
     from experiments.store import Store
 

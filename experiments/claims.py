@@ -1,14 +1,14 @@
 """The paper's statements on accuracy, as claims.yaml beside this file declares them, and what published runs say."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from experiments.cells import Cell
 from experiments.comparisons import equivalence, spread_ratio, welch
-from experiments.plan import Plan, make_plan
+from experiments.plan import Plan, plan_of
 from experiments.results import RunResult
 from experiments.rows import read_rows
 from experiments.scales import read_scales
@@ -131,11 +131,6 @@ def judge(settings: Settings, results: dict[str, dict[Cell, list[RunResult]]]) -
 def scales_of_claims() -> list[str]:
     """All scales but those where other data stand for the paper's: they prove nothing."""
     return [name for name, scale in read_scales().items() if all(k == v for k, v in scale["datasets"].items())]
-
-
-def plan_of(settings: Settings, scale: str) -> Plan:
-    """The plan of a scale with everything that it can train: all items, all its studies."""
-    return make_plan(replace(settings, scale=scale, studies=tuple(read_studies(scale))))
 
 
 def _cell(plan: Plan, side: dict[str, Any]) -> Cell | None:

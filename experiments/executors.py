@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xnets.errors import XNetsError
+from xnets.plugins import entry_points
 
 if TYPE_CHECKING:
     from experiments.settings import Settings

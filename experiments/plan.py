@@ -83,6 +83,11 @@ def make_plan(settings: Settings) -> Plan:
     return Plan(settings, scale["about"], planned)
 
 
+def plan_of(settings: Settings, scale: str) -> Plan:
+    """The plan of any scale with everything that it can train: all its items and all its studies."""
+    return make_plan(replace(settings, scale=scale, studies=tuple(read_studies(scale))))
+
+
 def _check_models_with_seeds(settings: Settings) -> None:
     for item, asked in settings.seeds.items():
         models = {row.model for row in read_rows() if row.item == item and row.model}

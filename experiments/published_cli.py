@@ -51,7 +51,7 @@ def add_verify(commands: argparse._SubParsersAction) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
-    from experiments.claims import plan_of
+    from experiments.plan import plan_of
     from experiments.published import published_results, published_scales, read_published
     from experiments.settings import read_settings
 
@@ -104,7 +104,8 @@ def _verify(args: argparse.Namespace) -> None:
     import json
     from dataclasses import asdict
 
-    from experiments.claims import judge, plan_of, scales_of_claims
+    from experiments.claims import judge, scales_of_claims
+    from experiments.plan import plan_of
     from experiments.published import published_results, read_published
     from experiments.settings import read_settings
 

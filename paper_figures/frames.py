@@ -6,8 +6,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.cells import Cell
-from experiments.claims import plan_of
-from experiments.plan import Plan, make_plan
+from experiments.plan import Plan, make_plan, plan_of
 from experiments.published import published_results, published_scales, read_published
 from experiments.results import RunResult, read_results
 from experiments.rows import Row, read_rows

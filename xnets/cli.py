@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib.metadata import entry_points
 
 from xnets import __version__
 from xnets.errors import XNetsError
 from xnets.files import DISK_ERRORS
 from xnets.graph_cli import add_graph
+from xnets.plugins import entry_points
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from experiments import claims as claims_module
-from experiments.claims import judge, plan_of, read_claims, scales_of_claims
-from experiments.published import publish, published_results, read_published
+from experiments.claims import judge, read_claims, scales_of_claims
+from experiments.plan import plan_of
+from experiments.published import publish, published_results, published_scales, read_published
 from experiments.results import RunResult
 from experiments.rows import read_rows
 from experiments.settings import read_settings
@@ -195,7 +196,7 @@ def test_every_run_has_a_label_of_its_own(settings):
 
 
 def test_published_records_of_this_repository_are_sound(settings):
-    for scale in [path.name for path in (ROOT / "published").glob("*")]:
+    for scale in published_scales(ROOT / "published"):
         plan = plan_of(settings, scale)
         records = read_published(scale, ROOT / "published")
         shown = sum(len(found) for found in published_results(plan, records).values())

@@ -1,8 +1,8 @@
 """Kernels for CPUs that take the sparse graph as it is: compiled for the machine at run time, by llvmlite.
 
-AVAILABLE says whether llvmlite is installed (`pip install xnets[fast]`); without it they refuse every layer. 1x1 and 3x3
-convolutions of stride 1 or 2 whose padding keeps the image's size (or halves it), and linear layers; float32, or bfloat16
-that is computed in float32; everything else is the dense kernel's.
+AVAILABLE says whether llvmlite is installed (`pip install xnets[fast]`); without it they refuse every layer. They are
+for 1x1 and 3x3 convolutions of stride 1 or 2 whose padding keeps the image's size (or halves it), and for linear
+layers, in float32, or bfloat16 that is computed in float32; everything else is the dense kernel's.
 """
 
 import importlib.util

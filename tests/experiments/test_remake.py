@@ -1,0 +1,62 @@
+"""A published run is made again by one command, and what differs is said."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from experiments.execute import execute
+from experiments.published import publish
+from experiments.remake import remake
+from experiments.store import Store
+from xnets.errors import XNetsError
+
+
+@pytest.fixture
+def record(tiny, run, store):
+    """The first run of the small world, trained here and published."""
+    for task in ("train", "evaluate"):
+        execute(task, run, store, tiny.data_folder, torch.device("cpu"), 60)
+    ((path,), _) = publish(store, [run], tiny.store.parent / "published" / "tiny")
+    return path
+
+
+def again(tiny, record, capsys):
+    remake(record, tiny.data_folder, None, Store(tiny.store.with_name("remade")), "cpu")
+    return capsys.readouterr().out.splitlines()[-1]
+
+
+def test_the_same_weights_on_the_same_machine(tiny, record, run, capsys):
+    said = json.loads(record.read_text())
+    assert again(tiny, record, capsys) == (
+        f"{run.label}: the same weights as those published, to the last bit; top-1 {said['evaluation']['top1']:.2f} %."
+    )
+    assert again(tiny, record, capsys).endswith("%."), "done before: compared again"
+
+
+def test_other_weights_and_other_graphs_are_told_apart(tiny, record, run, capsys):
+    said = json.loads(record.read_text())
+    off = {"weights_sha256": "w" * 64, "evaluation": {**said["evaluation"], "top1": 50.0}}
+    record.write_text(json.dumps(said | off))
+    top1 = said["evaluation"]["top1"]
+    assert f"top-1 {top1:.2f} % here, 50.00 % published; over all epochs they differ by at most 0.00" in again(
+        tiny, record, capsys
+    )
+    twin = {**said, **off, "run": {**said["run"], "train_seed": 9}}
+    from xnets.training import Run  # its fingerprint is another
+
+    other = Run.from_dict(twin["run"])
+    record.with_name(f"{other.label}.json").write_text(json.dumps(twin | {"fingerprint": other.fingerprint}))
+    assert "The 2 published runs of this configuration have a standard deviation of 0.00" in again(tiny, record, capsys)
+    record.write_text(json.dumps(said | {"graphs_sha256": "g" * 64}))
+    assert "NOT the same graphs" in again(tiny, record, capsys)
+
+
+def test_other_data_are_refused(tiny, record):
+    manifest = tiny.data_folder / "digits" / "manifest.json"
+    changed = re.sub(r'"name": "\w+"', '"name": "others"', manifest.read_text())
+    assert changed != manifest.read_text()
+    manifest.write_text(changed)
+    with pytest.raises(XNetsError, match="was trained on other data"):
+        remake(record, tiny.data_folder, None, Store(tiny.store.with_name("remade")), "cpu")

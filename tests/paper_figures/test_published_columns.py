@@ -1,0 +1,53 @@
+"""Published runs in the tables: beside ours, a column for each scale, and partial where they are partial."""
+
+import pytest
+from synthetic_results import planned_runs
+
+from experiments.plan import plan_of
+from experiments.published import publish
+from experiments.store import Store
+from paper_figures.tables import build_tables
+
+
+def finished(store, run, top1):
+    epochs = [{"epoch": i, "lr": 0.1, "test_top1": top1 + (i == 7)} for i in range(run.protocol.epochs)]
+    result = {"run": run.to_dict(), "epochs": epochs, "graphs_sha256": "g", "weights_sha256": "w"}
+    store.write_result(run, {**result, "provenance": {}})
+    store.write_evaluation(run, {"top1": top1, "n": 10_000, "loss": 1.0, "top5": 99.0})
+
+
+@pytest.fixture
+def published(own, tmp_path):
+    """Three of ten VGG16 and one X-VGG16-2 at the scale cifar, in a project at scale demo."""
+    runs = {}
+    for run in planned_runs(plan_of(own, "cifar")):
+        runs.setdefault((run.model.name, run.dataset), []).append(run)
+    store = Store(tmp_path / "store")
+    some = runs["VGG16", "cifar10"][:3]
+    for run, top1 in zip(some, (93.0, 94.0, 95.0), strict=True):
+        finished(store, run, top1)
+    finished(store, runs["X-VGG16-2", "cifar10"][0], 92.5)
+    publish(store, [*some, runs["X-VGG16-2", "cifar10"][0]], tmp_path / "published" / "cifar")
+    return own
+
+
+def test_published_runs_have_columns_of_their_own(published):
+    tables = {table.number: table for table in build_tables(published)}
+    for number, rows in ((2, {"VGG16-Orig": "VGG16", "X-VGG16-2": "X-VGG16-2"}), (4, {"VGG": "", "X-VGG-2": ""})):
+        table = tables[number]
+        shown = {c.name: c.cells for c in table.columns if c.group == "published (cifar)"}
+        assert list(shown) == ["last epoch, % (runs of those wanted)", "best epoch, %"]
+        last, best = shown.values()
+        place = list(table.data["row"])
+        dense, sparse = (place.index(row) for row in rows)
+        assert last[dense] == "94.00 ± 1.00 [91.52, 96.48] (3 of 10)"
+        assert last[sparse] == "92.50 (1 of 10)"
+        assert best[dense] == "95.00", "the best epoch is picked on the test set"
+        assert {last[i] for i in range(len(last)) if i not in (dense, sparse)} == {"–"}
+        assert any(remark.startswith("published (cifar): ") for remark in table.remarks)
+    for number in (1, 3, 5):
+        assert not any("published" in c.group for c in tables[number].columns), "no column without a run"
+
+
+def test_without_published_runs_tables_are_as_before(own):
+    assert not any("published" in c.group for table in build_tables(own) for c in table.columns)

@@ -94,6 +94,11 @@ def published_scales(folder: Path = FOLDER) -> list[str]:
 
 def published_results(plan: Plan, records: list[Record]) -> dict[Cell, list[RunResult]]:
     """The published runs of each cell of a plan, in the order of its seeds: all, some or none of those it wants."""
+    return {cell: [record.result for record in found] for cell, found in published_records(plan, records).items()}
+
+
+def published_records(plan: Plan, records: list[Record]) -> dict[Cell, list[Record]]:
+    """The same as they are written down."""
     known = {
         (
             record.run.model,
@@ -105,6 +110,6 @@ def published_results(plan: Plan, records: list[Record]) -> dict[Cell, list[RunR
         for record in records
     }
     return {
-        cell: [known[(*cell.key, *seeds)].result for seeds in cell.seeds if (*cell.key, *seeds) in known]
+        cell: [known[(*cell.key, *seeds)] for seeds in cell.seeds if (*cell.key, *seeds) in known]
         for cell in plan.cells
     }

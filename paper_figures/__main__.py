@@ -52,6 +52,13 @@ def main(argv: list[str] | None = None) -> int:
         description="Write each study's runs as csv and draw its figures: results/<scale>/studies/.",
     )
     studies.set_defaults(run=_studies)
+    published = commands.add_parser(
+        "published",
+        help="what the published runs say of the paper's claims, with figures: docs/published/",
+        description="Judge the claims of experiments/claims.yaml by published/, and draw its studies.",
+    )
+    published.add_argument("--to", type=Path, default=Path("docs/published"), help="a folder (%(default)s)")
+    published.set_defaults(run=_published)
     theory = commands.add_parser(
         "theory",
         help="what the paper says of graphs, measured, as .pdf, .png and .csv: results/<scale>/theory/",
@@ -81,6 +88,12 @@ def _studies(args: argparse.Namespace) -> None:
     from paper_figures.studies.files import write_studies
 
     write_studies(read_settings())
+
+
+def _published(args: argparse.Namespace) -> None:
+    from paper_figures.published import write_published
+
+    write_published(read_settings(), args.to)
 
 
 def _figure(args: argparse.Namespace) -> None:

@@ -19,8 +19,10 @@ MEASURES = ("gap", "layers", "until_all", "seen", "reach")
 NUMBERS = ("top1", "best_top1", *MEASURES)
 
 
-def study_frame(study: Study, plan: Plan, results: dict[Cell, list[RunResult]]) -> pd.DataFrame:
-    """One line for each run.
+def study_frame(
+    study: Study, plan: Plan, results: dict[Cell, list[RunResult]], measured: bool = True
+) -> pd.DataFrame:  # fmt: skip
+    """One line for each run; measured: with what the stage `sample` measured of its graphs.
 
     study, scale, dataset (the paper's), trained_on. network, and its factors: rule, graph, init, narrow, drop_strides.
     label: the network and its levels, as far as they vary in the study; references, trained without factors, go by
@@ -36,12 +38,13 @@ def study_frame(study: Study, plan: Plan, results: dict[Cell, list[RunResult]]) 
         about = {
             "study": study.name, "scale": plan.settings.scale, "dataset": study.dataset, "trained_on": cell.dataset,
             "network": cell.model.name, "reference": cell.model.name in study.references,
-            "label": _label(study, cell.model), **{factor: said[factor] for factor in FACTORS},
+            "label": configuration_label(study, cell.model), **{factor: said[factor] for factor in FACTORS},
         }  # fmt: skip
         for run in results[cell]:
             seeds = {"graph_seed": run.graph_seed, "train_seed": run.train_seed}
             scores = {"top1": run.top1, "best_top1": run.best_top1, "n_test": run.n_test}
-            lines.append(about | seeds | scores | _measures(plan, cell.model, run.graph_seed))
+            line = about | seeds | scores
+            lines.append(line | (_measures(plan, cell.model, run.graph_seed) if measured else dict.fromkeys(MEASURES)))
     return pd.DataFrame(lines).astype(dict.fromkeys(NUMBERS, float))
 
 
@@ -68,7 +71,8 @@ def face(frame: pd.DataFrame) -> tuple[str, bool]:
     return f"Scale {scale}: {about}" + (" – proves nothing about the paper" if stand_in else ""), stand_in
 
 
-def _label(study: Study, model: ModelSpec) -> str:
+def configuration_label(study: Study, model: ModelSpec) -> str:
+    """The network and its levels, as far as they vary in the study; of a reference its name."""
     if model.name in study.references:
         return model.name
     said = asdict(model)

@@ -1,0 +1,69 @@
+"""Test accuracy of every configuration of a study, epoch by epoch: from where on they can be told apart."""
+
+from dataclasses import asdict
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.cells import Cell
+from experiments.plan import Plan
+from experiments.published import Record
+from experiments.statistics import summarise
+from experiments.studies import Study
+from paper_figures.drawing import COLOURS, DENSE, INK, new_figure, styled
+from paper_figures.labels import Label, place_labels
+from paper_figures.studies.frames import configuration_label
+
+LINES = ("-", "--", ":", "-.")
+
+
+def epoch_frame(study: Study, plan: Plan, records: dict[Cell, list[Record]]) -> pd.DataFrame:
+    """One line for each epoch of each configuration: label, epoch (from 1), and over its runs the test accuracy in %:
+    n, mean, sd, low to high (95 % t interval), min, max. level: of the last factor, by which lines are dashed.
+    """
+    lines = []
+    factor = next((name for name in reversed(study.factors) if len(study.factors[name]) > 1), None)
+    for cell, found in records.items():
+        if cell.study != study.name or not found:
+            continue
+        reference = cell.model.name in study.references
+        about = {
+            "label": configuration_label(study, cell.model),
+            "reference": reference,
+            "level": None if reference or factor is None else getattr(cell.model, factor),
+        }
+        for epoch in range(cell.protocol.epochs):
+            top1 = [record.said["epochs"][epoch]["test_top1"] for record in found]
+            lines.append(about | {"epoch": epoch + 1} | asdict(summarise(top1)))
+    return pd.DataFrame(lines)
+
+
+@styled
+def draw(study: Study, data: pd.DataFrame, about: str) -> Figure:
+    """The figure of `epoch_frame`; about: what the runs are."""
+    figure = new_figure(3.6)
+    axes = figure.subplots()
+    ends, curves = [], []
+    colours = iter([COLOURS[name] for name in ("blue", "orange", "green", "red", "pink", "brown")])
+    levels = list(dict.fromkeys(data["level"].dropna()))
+    by_name: dict[str, str] = {}
+    for label, line in data.groupby("label", sort=False):
+        reference, level = bool(line["reference"].iloc[0]), line["level"].iloc[0]
+        name = label.removesuffix(f", {level}")  # lines of one name share a colour
+        colour = DENSE if reference else by_name.setdefault(name, by_name.get(name) or next(colours))
+        style = "-" if reference or pd.isna(level) else LINES[levels.index(level) % len(LINES)]
+        axes.plot(line["epoch"], line["mean"], color=colour, ls=style, lw=1.1, label=label)
+        last = line.iloc[-1]
+        if last["n"] > 1:
+            axes.plot([last["epoch"]] * 2, [last["low"], last["high"]], "_-", color=colour, lw=0.8)
+        ends.append(Label(last["epoch"], last["mean"], f"{label} ({int(last['n'])})", colour))
+        curves.append(line[["epoch", "mean"]].to_numpy())
+    axes.set(xlabel="epoch", ylabel="test accuracy, %", xlim=(0, data["epoch"].max() * 1.22))
+    figure.suptitle(
+        f"{study.question}\n{about}. Means over runs (their number in brackets); at the end 95 % t intervals.",
+        fontsize=8.5, x=0.01, ha="left", color=INK,
+    )  # fmt: skip
+    figure.draw_without_rendering()  # settles the layout
+    figure.set_layout_engine("none")
+    place_labels(axes, ends, curves)
+    return figure

@@ -1,0 +1,71 @@
+"""docs/published, from made-up runs: verdicts, coverage and figures of what is there, and nothing of what is not."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from experiments.plan import plan_of
+from experiments.published import publish
+from experiments.store import Store
+from paper_figures.__main__ import main
+
+LEVEL = {"random": 55.0, "grouped": 48.0, "grouped-shuffled": 54.5}
+
+
+def finished(store, run):
+    level = LEVEL.get(run.model.graph, 60.0) if run.model.parsed.kind == "X" else 60.0
+    level -= 1.5 * (run.model.init == "sparse-aware") - 0.3 * run.train_seed
+    epochs = [
+        {"epoch": i, "lr": 0.1, "test_top1": level - 30 * math.exp(-i / 8)} for i in range(run.protocol.epochs)
+    ]  # fmt: skip
+    result = {"run": run.to_dict(), "epochs": epochs, "graphs_sha256": "g", "weights_sha256": "w"}
+    store.write_result(run, {**result, "provenance": {}})
+    store.write_evaluation(run, {"top1": epochs[-1]["test_top1"], "n": 10_000, "loss": 1.0, "top5": 99.0})
+
+
+@pytest.fixture
+def partly(own, tmp_path):
+    """Three seeds of everything with the initialisation "torch", one of groups with the other, none of the rest."""
+    store = Store(tmp_path / "store")
+    runs = [run for cell in plan_of(own, "cifar-short").cells for run in cell.runs("d" * 64)]
+    some = [
+        run
+        for run in runs
+        if run.model.init == "torch" or (run.model.graph == "grouped" and run.train_seed == 0)
+    ]  # fmt: skip
+    for run in some:
+        finished(store, run)
+    publish(store, some, tmp_path / "published" / "cifar-short")
+    return some
+
+
+def test_the_page_says_what_is_there(partly, tmp_path):
+    assert main(["published", "--to", "page"]) == 0
+    page = (tmp_path / "page" / "all.md").read_text()
+    assert f"groups-or-expanders: {len(partly)} of 21 runs" in page
+    claims = pd.read_csv(tmp_path / "page" / "claims.csv").set_index(["claim", "scale"])
+    verdict = claims["verdict"]
+    assert verdict["expanders-beat-groups-torch", "cifar-short"] == "holds"
+    assert verdict["expanders-beat-groups-sparse-aware", "cifar-short"] == "not tested"
+    assert claims.loc[("expanders-beat-groups-torch", "cifar-short"), "value"] == pytest.approx(7.0)
+    assert set(verdict.xs("cifar", level="scale")) == set(verdict.xs("paper", level="scale")) == {"not tested"}
+    assert page.count("**holds**") == list(verdict).count("holds")
+    runs = pd.read_csv(tmp_path / "page" / "cifar-short-groups-or-expanders.csv")
+    assert len(runs) == len(partly)
+    curves = pd.read_csv(tmp_path / "page" / "cifar-short-groups-or-expanders-epochs.csv")
+    assert dict(curves.groupby("label")["n"].max()) == {
+        "random, torch": 3, "grouped, torch": 3, "grouped-shuffled, torch": 3, "grouped, sparse-aware": 1,
+        "MobileNet-0.5": 3,
+    }  # fmt: skip
+    assert set(curves["epoch"]) == set(range(1, 31))
+    for kind in ("comparison", "epochs"):
+        assert (tmp_path / "page" / f"cifar-short-groups-or-expanders-{kind}.png").stat().st_size > 10_000
+
+
+def test_nothing_published(own, tmp_path):
+    assert main(["published", "--to", "page"]) == 0
+    page = (tmp_path / "page" / "all.md").read_text()
+    assert "**not tested**" in page
+    assert not any(word in page for word in ("**holds**", "**fails**", "**undecided**", "## Scale"))
+    assert sorted(path.name for path in (tmp_path / "page").iterdir()) == ["all.md", "claims.csv"]

@@ -70,6 +70,12 @@ def item_frames(items: list[str], settings: Settings) -> dict[str, pd.DataFrame]
     return frames
 
 
+def published_in(frame: pd.DataFrame) -> list[str]:
+    """Scales of which the frame has published runs."""
+    ends = "_wanted"
+    return [name.removeprefix("published_").removesuffix(ends) for name in frame if name.endswith(ends)]
+
+
 def _line(row: Row, plan: Plan, results: dict[Cell, list[RunResult]], costs: Costs) -> dict[str, Any]:
     cell = plan.cell_of(row)
     return {

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from paper_figures.frames import published_in
+
 COLUMNS = [
     "panel", "dataset", "trained_on", "row", "model", "series", "label", "x", "x_unit", "x_counting", "x_printed",
     "top1", "error", "low", "high", "min", "max", "n", "source", "note",
@@ -33,12 +35,14 @@ class Look:
 
 
 def points(frame: pd.DataFrame, cost: Cost, look: Callable[[str], Look], label: Callable[[str], str]) -> pd.DataFrame:
-    """One line for each point of a figure, from its frame; a row has two, one or none.
+    """One line for each point of a figure, from its frame; a row has two, one or none, and one for each scale of which
+    runs of it are published.
 
-    panel: "authors" or "ours". dataset: the paper's; trained_on: the one really used. x: our count, in x_unit, of the
-    network that the authors trained (x_counting "authors"), or of the full-size network by the paper's rule ("paper"),
-    also where a smaller one was trained. x_printed: the cost that the paper prints. top1, error: in %; ours are means
-    over n runs, of which min and max are the lowest and the highest top1; low to high is its 95 % Student-t interval.
+    panel: "authors", "ours" or "published <scale>". dataset: the paper's; trained_on: the one really used. x: our
+    count, in x_unit, of the network that the authors trained (x_counting "authors"), or of the full-size network by the
+    paper's rule ("paper"), also where a smaller one was trained. x_printed: the cost that the paper prints. top1,
+    error: in %; ours are means over n runs, of which min and max are the lowest and the highest top1; low to high is
+    its 95 % Student-t interval.
     """
     lines: list[dict[str, Any]] = []
     for row in frame.to_dict("records"):
@@ -58,6 +62,13 @@ def points(frame: pd.DataFrame, cost: Cost, look: Callable[[str], Look], label: 
                 "high": row["ours_high"], "min": row["ours_min"], "max": row["ours_max"], "n": row["ours_n"],
                 "source": f"results/{row['scale']}/evaluations",
             })  # fmt: skip
+        for scale in published_in(frame):
+            if not pd.isna(row[f"published_{scale}_n"]):
+                of = {name: row[f"published_{scale}_{name}"] for name in ("mean", "low", "high", "min", "max", "n")}
+                lines.append(about | {
+                    "panel": f"published {scale}", "trained_on": row["dataset"], "x_counting": "paper",
+                    "x": row[cost.count] * cost.factor, "top1": of.pop("mean"), "source": f"published/{scale}", **of,
+                })  # fmt: skip
     found = pd.DataFrame(lines, columns=COLUMNS)
     found["error"] = 100 - found["top1"]
     return found.astype({"n": "Int64"})

@@ -7,7 +7,7 @@ import pandas as pd
 from experiments.rows import read_csv
 from experiments.scales import read_scales
 from experiments.settings import Settings
-from paper_figures.frames import item_frames
+from paper_figures.frames import item_frames, published_in
 
 MISSING = "–"
 
@@ -145,12 +145,6 @@ def _as_printed(number: int, frame: pd.DataFrame) -> pd.DataFrame:
 
 def _cells(values: pd.Series, decimals: int) -> list[str]:
     return [MISSING if pd.isna(value) else f"{value:.{decimals}f}" for value in values]
-
-
-def published_in(frame: pd.DataFrame) -> list[str]:
-    """Scales of which the frame has published runs."""
-    ends = "_wanted"
-    return [name.removeprefix("published_").removesuffix(ends) for name in frame if name.endswith(ends)]
 
 
 def _accuracies(frame: pd.DataFrame, whose: str) -> list[str]:

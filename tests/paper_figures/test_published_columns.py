@@ -1,4 +1,4 @@
-"""Published runs in the tables: beside ours, a column for each scale, and partial where they are partial."""
+"""Published runs in tables and figures: beside ours, each scale by itself, and partial where they are partial."""
 
 import pytest
 from synthetic_results import planned_runs
@@ -6,6 +6,7 @@ from synthetic_results import planned_runs
 from experiments.plan import plan_of
 from experiments.published import publish
 from experiments.store import Store
+from paper_figures import figure4
 from paper_figures.tables import build_tables
 
 
@@ -51,3 +52,29 @@ def test_published_runs_have_columns_of_their_own(published):
 
 def test_without_published_runs_tables_are_as_before(own):
     assert not any("published" in c.group for table in build_tables(own) for c in table.columns)
+
+
+def test_published_runs_are_hollow_points_in_figures(own, tmp_path):
+    """Of Fig. 4: two runs of one network and one of another, at the scale cifar."""
+    runs = {}
+    for run in planned_runs(plan_of(own, "cifar")):
+        runs.setdefault((run.model.name, run.dataset), []).append(run)
+    store = Store(tmp_path / "store")
+    some = [*runs["X-DenseNet-BC-2-40-24", "cifar10"][:2], runs["DenseNet-BC-40-24", "cifar10"][0]]
+    for run, top1 in zip(some, (94.0, 95.0, 95.5), strict=True):
+        finished(store, run, top1)
+    before, _ = figure4.draw(own)
+    publish(store, some, tmp_path / "published" / "cifar")
+    figure, data = figure4.draw(own)
+    points = data[data["panel"] == "published cifar"].set_index("model")
+    assert dict(points["top1"]) == {"X-DenseNet-BC-2-40-24": 94.5, "DenseNet-BC-40-24": 95.5}
+    assert dict(points["n"]) == {"X-DenseNet-BC-2-40-24": 2, "DenseNet-BC-40-24": 1}
+
+    def hollow(drawn):
+        return [line for axes in drawn.axes for line in axes.lines if line.get_markerfacecolor() == "white"]
+
+    assert len(hollow(before)) == 0
+    assert sorted(float(line.get_ydata()[0]) for line in hollow(figure)) == [4.5, 5.5]
+    left = figure.axes[0]
+    assert "Hollow: trained here, scale cifar, last epoch, n = 1 to 2" in left.get_title(loc="left")
+    assert "Hollow" not in figure.axes[2].get_title(loc="left"), "nothing of CIFAR-100 is published"

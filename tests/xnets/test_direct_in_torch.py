@@ -112,6 +112,46 @@ def test_counted_flops_are_those_of_the_edges(window):
 
 
 @needs_llvmlite
+WORKERS = """
+import os, threading, torch
+from xnets.layers.direct import pool
+torch.set_num_threads(3)
+torch.randn(400, 400) @ torch.randn(400, 400)
+assert ("linux" not in __import__("sys").platform) or pool._team() is not None, "torch's OpenMP was not found"
+def check():
+    seen = []
+    pool.in_parallel(lambda a, b: seen.append((a, b, torch.ones(9).sum().item())), [(i, 2 * i) for i in range(3)])
+    assert sorted(seen) == [(i, 2 * i, 9.0) for i in range(3)], seen
+    def fail(i):
+        if i:
+            raise ValueError(f"task {i}")
+    try:
+        pool.in_parallel(fail, [(0,), (1,), (2,)])
+    except ValueError as error:
+        assert "task" in str(error)
+    else:
+        raise AssertionError("an error was lost")
+check()
+threads = [threading.Thread(target=check) for _ in range(4)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+torch.randn(400, 400) @ torch.randn(400, 400)
+if (child := os.fork()) == 0:
+    check()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+pool._team = lambda: None
+check()
+print("all done")
+"""
+
+
+@needs_llvmlite
+def test_work_is_shared_by_torchs_own_threads_in_any_thread_in_a_forked_child_and_without_openmp():
+    done = subprocess.run([sys.executable, "-c", WORKERS], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "all done\n", done.stdout + done.stderr
+
+
 def test_threads_may_meet_graphs_for_the_first_time_together():
     for _ in range(5):
         layers = [ExpanderLinear(12, 8, degree=3, seed=i, kernel="direct") for i in range(30)]

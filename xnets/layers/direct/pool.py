@@ -1,26 +1,31 @@
 """Threads for compiled functions, which release the GIL."""
 
+import contextlib
+import ctypes
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+SMALL = 2_000_000  # multiply-adds that are done before another thread would have woken up
+TEAMS = ("libgomp", "libiomp5", "libomp")
 _pools: dict[int, ThreadPoolExecutor] = {}
+_forked = False
 
 
 def _forget() -> None:
-    global _lock
-    _pools.clear()  # a forked child has none of the parent's threads
-    _lock = threading.Lock()
+    global _lock, _forked
+    _pools.clear()  # a forked child has none of the parent's threads, and GNU's OpenMP would wait for them
+    _lock, _forked = threading.Lock(), True
 
 
 os.register_at_fork(after_in_child=_forget)
-
-SMALL = 2_000_000  # multiply-adds that are done before another thread would have woken up
 
 
 def threads_for(work: int) -> int:
@@ -29,16 +34,59 @@ def threads_for(work: int) -> int:
 
 
 def in_parallel(work: Callable[..., None], tasks: list[tuple]) -> None:
-    """work(*task) for each task, the first of them in this thread; an error of any is raised."""
-    if len(tasks) > 1:
-        if len(tasks) not in _pools:
-            _pools[len(tasks)] = ThreadPoolExecutor(len(tasks) - 1, thread_name_prefix="xnets-direct")
-        others = [_pools[len(tasks)].submit(work, *task) for task in tasks[1:]]
+    """work(*task) for each task, the first of them in this thread; an error of any is raised.
+
+    The others are done by the OpenMP threads that torch's own operators use. These wait for work without sleeping for a
+    while after each operator, so that threads of ours beside them would have to wait for a core.
+    """
+    if len(tasks) == 1:
         work(*tasks[0])
-        for other in others:
-            other.result()
     elif tasks:
-        work(*tasks[0])
+        (_by_pool if _forked or _team() is None else _by_team)(work, tasks)
+
+
+def _by_team(work: Callable[..., None], tasks: list[tuple]) -> None:
+    team, errors = _team(), []
+
+    def share(_: None) -> None:
+        for i in range(team.omp_get_thread_num(), len(tasks), team.omp_get_num_threads()):
+            try:
+                work(*tasks[i])
+            except BaseException as error:  # nothing may leave a callback
+                errors.append(error)
+
+    callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(share)
+    team.GOMP_parallel(callback, None, len(tasks), 0)
+    if errors:
+        raise errors[0]
+
+
+def _by_pool(work: Callable[..., None], tasks: list[tuple]) -> None:
+    if len(tasks) not in _pools:
+        _pools[len(tasks)] = ThreadPoolExecutor(len(tasks) - 1, thread_name_prefix="xnets-direct")
+    others = [_pools[len(tasks)].submit(work, *task) for task in tasks[1:]]
+    work(*tasks[0])
+    for other in others:
+        other.result()
+
+
+@functools.cache
+def _team() -> ctypes.CDLL | None:
+    """torch's OpenMP as it is loaded in this process; None where it is not found (or is not one: macOS, Windows)."""
+    folder = Path(torch.__file__).parent.parent
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return None
+    for path in sorted({line.split(maxsplit=5)[-1] for line in lines if ".so" in line}):
+        if Path(path).name.startswith(TEAMS) and Path(path).is_relative_to(folder) and "torch" in path:
+            with contextlib.suppress(OSError, AttributeError):
+                team = ctypes.CDLL(path)
+                team.GOMP_parallel.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint
+                team.GOMP_parallel.restype = None
+                if team.omp_get_num_threads() == 1:
+                    return team
+    return None
 
 
 _kept: list[Tensor] = []  # scratch that nobody uses now: fresh memory would cost a page fault for each 4 KiB

@@ -111,7 +111,6 @@ def test_counted_flops_are_those_of_the_edges(window):
     assert counter.get_total_flops() == 3 * 2 * weight.numel() * upstream[:, 0].numel()
 
 
-@needs_llvmlite
 WORKERS = """
 import os, threading, torch
 from xnets.layers.direct import pool
@@ -152,6 +151,7 @@ def test_work_is_shared_by_torchs_own_threads_in_any_thread_in_a_forked_child_an
     assert done.stdout == "all done\n", done.stdout + done.stderr
 
 
+@needs_llvmlite
 def test_threads_may_meet_graphs_for_the_first_time_together():
     for _ in range(5):
         layers = [ExpanderLinear(12, 8, degree=3, seed=i, kernel="direct") for i in range(30)]

@@ -168,15 +168,15 @@ class Packing(NamedTuple):
     shape: window.Map
     lanes: int
 
-    def pack(self, x: Tensor, into: Tensor) -> None:
-        """x (images, C, H, W), at most `lanes` images, -> (C, *shape.padded, lanes)."""
-        self._pack(x, into, 0 if self.shape.inset else self.shape.border, *self.shape.padded)
+    def pack(self, x: Tensor, into: Tensor, threads: int) -> None:
+        """x (images, C, H, W), at most `lanes` images, -> (C, *shape.padded, lanes); by at most so many threads."""
+        self._pack(x, into, 0 if self.shape.inset else self.shape.border, *self.shape.padded, threads)
 
     def pack_upstream(self, dy: Tensor, into: Tensor) -> None:
         """dy (images, C, H, W), the gradient of the product, -> (C, height, columns, lanes)."""
-        self._pack(dy, into, 0, self.shape.height, self.shape.columns)
+        self._pack(dy, into, 0, self.shape.height, self.shape.columns, torch.get_num_threads())
 
-    def _pack(self, x: Tensor, into: Tensor, border: int, tall: int, wide: int) -> None:
+    def _pack(self, x: Tensor, into: Tensor, border: int, tall: int, wide: int, threads: int) -> None:
         images, channels, height, width = x.shape
         kernel = compiled(window.pack, height, width, border, border, tall, wide, self.lanes)
         zeros = x.new_zeros(self.lanes)
@@ -184,7 +184,7 @@ class Packing(NamedTuple):
         def work(c0: int, c1: int) -> None:
             kernel(x.data_ptr(), into.data_ptr(), zeros.data_ptr(), c0, c1, channels, images)
 
-        in_parallel(work, parts(channels, threads_for(channels * tall * wide * self.lanes * 4)))
+        in_parallel(work, parts(channels, min(threads, threads_for(channels * tall * wide * self.lanes * 4))))
 
     def floats(self, channels: int) -> int:
         """Of one packed block of sources."""
@@ -245,18 +245,25 @@ def _windows(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, 
     sparse, bounds = adjacency.transposed if transposed else adjacency.rows, adjacency.bounds(transposed, chunks)
     filters = sparse.sorted(weight.view(-1, 9))
     threads = threads_for(weight.numel() * size[0] * size[1] * lanes)
-    with scratch(packing.floats(channels)) as packed, scratch(lanes) as sink:
-        for first in range(0, images, lanes):
-            now = x[first : first + lanes]
-            packing.pack(now, packed)
+    blocks = -(-images // lanes)
+    # whole blocks to each thread where that is even: nobody waits for anybody, and what one packs it has near
+    apart = threads > 1 and (blocks % threads == 0 or blocks >= 4 * threads)
 
-            def work(r0: int, r1: int, y: Tensor = y[first], images: int = now.shape[0]) -> None:
-                floats = (r1 - r0) * shape.tall * shape.wide * lanes if chunks > 1 else 1
-                with scratch(floats) as partial:
-                    arrays = (packed, filters, sparse.columns, bounds, y, partial, sink)
-                    kernel(*(a.data_ptr() for a in arrays), r0, r1, rows, images, chunks)
+    def some_blocks(b0: int, b1: int) -> None:
+        with scratch(packing.floats(channels)) as packed, scratch(lanes) as sink:
+            for first in range(b0 * lanes, b1 * lanes, lanes):
+                now, into = x[first : first + lanes], y[first]
+                packing.pack(now, packed, 1 if apart else threads)
 
-            in_parallel(work, parts(rows, threads))
+                def some_rows(r0: int, r1: int, into: Tensor = into, images: int = now.shape[0]) -> None:
+                    floats = (r1 - r0) * shape.tall * shape.wide * lanes if chunks > 1 else 1
+                    with scratch(floats) as partial:
+                        arrays = (packed, filters, sparse.columns, bounds, into, partial, sink)
+                        kernel(*(a.data_ptr() for a in arrays), r0, r1, rows, images, chunks)
+
+                in_parallel(some_rows, parts(rows, 1 if apart else threads))
+
+    in_parallel(some_blocks, parts(blocks, threads if apart else 1))
     return y
 
 
@@ -277,7 +284,7 @@ def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: 
         for first in range(0, images, lanes * together):
             blocks = range(first, min(images, first + lanes * together), lanes)
             for i, block in enumerate(blocks):
-                packing.pack(x[block : block + lanes], inputs[i * of_x :])
+                packing.pack(x[block : block + lanes], inputs[i * of_x :], threads)
                 packing.pack_upstream(dy[block : block + lanes], outputs[i * of_dy :])
 
             def work(o0: int, o1: int, blocks: int = len(blocks), fresh: bool = first == 0) -> None:

@@ -1,14 +1,18 @@
 """What the benchmarks compare with is what it says, and their report is that of the committed measurements."""
 
+import argparse
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from benchmarks import layers, networks, report
+from benchmarks import layers, networks, report, train
 from benchmarks.baselines import CSR, channels_last, grouped, masked, masked_twin
 from benchmarks.rooflines import least_milliseconds
 from benchmarks.timing import interleaved, ratio
 from xnets import ExpanderConv2d, ExpanderLinear
+from xnets.data import pack
 from xnets.models import build
 
 
@@ -69,3 +73,33 @@ def test_the_report_is_that_of_the_committed_measurements():
     others = (pd.read_csv(report.HERE / f"{name}.csv") for name in ("choice", "memory"))
     found = report.text(report.read("layers"), report.read("networks"), *others)
     assert (report.HERE / "kernels.md").read_text() == found
+
+
+@pytest.fixture
+def images(tmp_path):
+    """40 images of CIFAR's size, packed."""
+    draws = np.random.default_rng(0)
+    some = [(draws.integers(0, 256, (32, 32, 3), dtype=np.uint8), i % 10) for i in range(40)]
+    return pack(tmp_path / "images", "made-up", {"train": some, "test": some[:10]}, list("0123456789"))
+
+
+def test_all_loops_feed_the_same_images(images):
+    """Augmentation draws differ; what is drawn from does not."""
+    device, seen = torch.device("cpu"), []
+    for loop in (train.ours(images, 8, device), train.usual(images, 8, device, 0)):
+        batches = [next(loop) for _ in range(10)]  # two epochs
+        x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        assert {tuple(batch[0].shape) for batch in batches} == {(8, 3, 32, 32)}
+        assert sorted(y.tolist()) == sorted(8 * list(range(10)))
+        seen.append((float(x.mean()), float(x.std())))
+    assert seen[0] == pytest.approx(seen[1], abs=0.05)
+    assert seen[0][1] == pytest.approx(1.1, abs=0.1), "normalised, and zero-padded before"
+
+
+def test_training_is_timed_in_turns(images, monkeypatch):
+    monkeypatch.setattr(train, "NETWORKS", {"X-VGG16-2": 4})
+    options = argparse.Namespace(steps=1, repeats=2)
+    rows = list(train.measure("X-VGG16-2", images, torch.device("cpu"), options))
+    assert [row[4] for row in rows] == ["xnets", "plain", "authors"]
+    assert all(len(row) == len(train.COLUMNS) - 1 for row in rows)
+    assert [float(rows[1][6]), float(rows[2][9])] == [1.0, 1.0], "each loop against itself"

@@ -103,6 +103,9 @@ def _measure(args: argparse.Namespace) -> None:
     layer = args.inputs is not None and (args.degree is not None or args.compression is not None)
     if args.graph in CONSTRUCTIONS and not layer:
         raise XNetsError(f"{args.graph} is drawn for a layer: add --inputs and --degree or --compression.")
+    sizes = (args.inputs, args.outputs, args.degree, args.compression)
+    if args.graph not in CONSTRUCTIONS and Path(args.graph).exists() and sizes != (None,) * 4:
+        raise XNetsError(f"{args.graph} is a file, which has its own sizes: leave out --inputs and what goes with it.")
     if not layer and not Path(args.graph).exists():
         names = ", ".join(CONSTRUCTIONS)
         raise XNetsError(f"{args.graph} is neither a graph file nor a construction; there are {names}.")
@@ -127,9 +130,9 @@ def _compare(args: argparse.Namespace) -> None:
     sizes: tuple[int, ...] = ()  # of the first graph drawn
     for name in names:
         find_construction(name)
-    header = f"{'graph':26}{'sigma ratio':>12}{'normalised':>12}{'fan-out':>12}{'dead inputs':>13}{'diameter':>10}"
+    header = f"{'graph':26}{'edges':>10}{'sigma ratio':>12}{'normalised':>12}{'fan-out':>12}{'dead inputs':>13}"
     if not args.json:
-        print(f"{header}{'layers':>8}")
+        print(f"{header}{'diameter':>10}{'layers':>8}")
     for name in names:
         seeds = range(args.seed, args.seed + args.seeds)
         try:
@@ -141,6 +144,7 @@ def _compare(args: argparse.Namespace) -> None:
             continue
         sizes = sizes or (graphs[0].n_in, graphs[0].n_out, graphs[0].n_edges)
         row: dict[str, Any] = {
+            "edges": graphs[0].n_edges,
             "sigma_ratio": _mean(sigma_ratio(graph) for graph in graphs),
             "sigma_ratio_normalised": _mean(sigma_ratio(graph, normalised=True) for graph in graphs),
             "fan_out": [min(int(g.out_degrees.min()) for g in graphs), max(int(g.out_degrees.max()) for g in graphs)],
@@ -151,8 +155,10 @@ def _compare(args: argparse.Namespace) -> None:
         if args.json:
             print(json.dumps({"graph": name, "seeds": args.seeds} | row))
         else:
-            ratio, normalised, fan_out, dead, *others = map(_shown, row.values())
-            print(f"{name:26}{ratio:>12}{normalised:>12}{fan_out:>12}{dead:>13}{others[0]:>10}{others[1]:>8}")
+            edges, ratio, normalised, fan_out, dead, *others = map(_shown, row.values())
+            print(
+                f"{name:26}{edges:>10}{ratio:>12}{normalised:>12}{fan_out:>12}{dead:>13}{others[0]:>10}{others[1]:>8}"
+            )
     if not sizes:
         return
     bounds = {"ramanujan_ratio": ramanujan_ratio(*sizes), "least_ratio": least_ratio(*sizes)}

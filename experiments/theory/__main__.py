@@ -58,7 +58,8 @@ def full() -> dict[str, Callable[[], Rows]]:
 def main(argv: list[str] | None = None) -> int:
     """Write results/<scale>/theory/measured/*.csv."""
     parser = argparse.ArgumentParser("python -m experiments.theory", description=__doc__)
-    parser.add_argument("what", nargs="*", choices=[*small(), []], help="sensitivity, mixing, gaps; all unless given")
+    what = "sensitivity, mixing, gaps; all unless given"
+    parser.add_argument("what", nargs="*", choices=[*small(), []], metavar="WHAT", help=what)
     parser.add_argument("--size", choices=["small", "full"], help="by the scale of params.yaml unless given")
     parser.add_argument("--to", type=Path, help="a folder; results/<scale>/theory/measured unless given")
     args = parser.parse_args(argv)

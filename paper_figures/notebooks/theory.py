@@ -23,6 +23,8 @@
 
 # %%
 # %matplotlib inline
+import math
+
 import pandas as pd
 from IPython.display import display
 
@@ -34,8 +36,8 @@ from xnets.graphs.measures import sensitivity as seen_shares
 lines = []
 for name in ("random", "matchings", "grouped-shuffled", "grouped"):
     stack = [sample_graph(name, 256, 256, 16, seed) for seed in range(6)]
-    shares = seen_shares(stack).least
-    lines.append({"graph": name} | {f"after {depth}": f"{100 * share:.0f} %" for depth, share in enumerate(shares, 1)})
+    shares = [f"{math.floor(100 * share)} %" for share in seen_shares(stack).least]
+    lines.append({"graph": name} | {f"after {depth}": share for depth, share in enumerate(shares, 1)})
 table = pd.DataFrame(lines).set_index("graph")
 display(table)
 
@@ -81,7 +83,7 @@ display(figure)
 # %% [markdown]
 # How to read it:
 # - At the paper's sizes, where n is only C times D, the paper's random graphs are already *below* a Ramanujan graph's
-#   ratio: that is a bound for n ≫ D. Explicit expanders have little to add here but regular degrees.
+#   ratio: that is a bound for n ≫ D. Explicit expanders have little to add here.
 # - Sharing one list of inputs between a block of outputs, as fast kernels like, costs gap.
 #
 # ## Section 5.4: is there a danger of drawing a bad graph?

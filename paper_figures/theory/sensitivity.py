@@ -31,7 +31,7 @@ def draw(folder: Path | None = None) -> tuple[Figure, pd.DataFrame]:
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.15, 1, 0.8])
     _constructions(left, data[data["degree"] == D])
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, [f"(a) {labels[0]}", *labels[1:]], loc="outside upper center", ncols=6, columnspacing=1.2)
+    figure.legend(handles, labels, title="in (a):", loc="outside upper center", ncols=6, columnspacing=1.2)
     _degrees(middle, data)
     _lost(right, data[(data["construction"] == "random") & (data["n"] >= 256)])
     fewest, most = data["followed"][data["n"] == data["n"].max()].min(), data["n"][data["followed"] == data["n"]].max()

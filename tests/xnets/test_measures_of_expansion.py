@@ -12,10 +12,12 @@ from tests.xnets.measure_cases import COMPLETE, LPS, TWO_PARTS, graphs, matrix, 
 from xnets import XNetsError
 from xnets.graphs import BipartiteGraph, grouped_graph, random_expander, sample_graph, union_of_matchings
 from xnets.graphs.measures import (
+    discrepancy_bound,
     expansion_bound,
     leading,
     leading_values,
     least_ratio,
+    mixing_time_bound,
     neighbourhood,
     ramanujan_ratio,
     sigma_ratio,
@@ -23,6 +25,7 @@ from xnets.graphs.measures import (
     spectrum,
     vertex_expansion,
 )
+from xnets.graphs.measures.ensemble import sampled_gaps
 
 # --- spectrum ---
 
@@ -152,3 +155,46 @@ def test_small_sets_of_random_expanders_expand_by_nearly_d():
     assert len(neighbourhood(graph, np.arange(10))) / 10 > 7.5
     assert 5 < vertex_expansion(graph, 10).found <= 7
     assert vertex_expansion(graph, 1000).found <= 2
+
+
+def doubled(graph):
+    """Two copies of a graph that do not touch."""
+    inputs = np.append(graph.indices, graph.indices + graph.n_in)
+    outputs = np.append(graph.outputs, graph.outputs + graph.n_out)
+    return BipartiteGraph.from_edges(inputs, outputs, 2 * graph.n_in, 2 * graph.n_out)
+
+
+@pytest.mark.parametrize("name", ["cayley", "random-lift", "matchings"])
+@pytest.mark.parametrize("degree", [2, 8])
+def test_large_disconnected_graphs_have_no_gap(name, degree):
+    """Their largest values are equal to the last bit, which Lanczos alone does not see."""
+    graph = doubled(sample_graph(name, 600, 600, degree, 0))
+    values = np.linalg.svd(matrix(graph).astype(float), compute_uv=False)
+    for by_degrees in (False, True):
+        assert sigma_ratio(graph, by_degrees) == pytest.approx(1, abs=1e-7)
+    assert mixing_time_bound(graph) is None
+    assert leading_values(graph, 3) == pytest.approx(values[:3], rel=1e-5)
+    assert vertex_expansion(graph, 600).bound <= 1 + 1e-9
+
+
+def test_large_graphs_of_rank_one_and_of_one_edge():
+    complete = grouped_graph(1100, 1100, 1)
+    assert sigma_ratio(complete) == pytest.approx(0, abs=1e-6)
+    assert discrepancy_bound(complete, 10, 10) == pytest.approx(0, abs=1e-3)
+    assert sigma_ratio(BipartiteGraph.from_edges([5], [7], 1100, 1100)) == 0
+
+
+def test_sets_of_all_outputs_and_nearly_all():
+    graph = random_expander(5000, 1500, 1, 0)
+    whole = vertex_expansion(graph, 1500)
+    assert whole.exact
+    assert whole.found == len(np.unique(graph.indices)) / 1500
+    nearly = vertex_expansion(graph, 1499, tries=2)
+    assert nearly.bound <= nearly.found
+
+
+def test_ratios_of_samples_whose_outputs_share_nothing():
+    for n_in, n_out, degree in ((100_000, 50, 1), (1000, 50, 1), (5000, 50, 2)):
+        assert sampled_gaps(n_in, n_out, degree, 3).ratios.min() > 0.7
+    graphs = sampled_gaps(100_000, 50, 1, 3).ratios
+    assert graphs == pytest.approx([1, 1, 1]), "50 edges that hardly ever meet"

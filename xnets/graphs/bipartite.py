@@ -38,6 +38,8 @@ class BipartiteGraph:
         indptr = np.array(self.indptr, dtype=np.int64)
         given = np.asarray(self.indices)
         indices = given.astype(np.int32)
+        if self.n_in != int(self.n_in):
+            raise XNetsError(f"n_in must be a whole number, not {self.n_in}.")
         if self.n_in < 1 or indptr.ndim != 1 or len(indptr) < 2:
             raise XNetsError("A bipartite graph needs at least one input and one output.")
         if indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
@@ -71,7 +73,9 @@ class BipartiteGraph:
         construction: str = "given",
     ) -> "BipartiteGraph":  # fmt: skip
         """The graph with edges (inputs[e], outputs[e]); two arrays of shape (M,), in any order."""
-        inputs, outputs = np.asarray(inputs), np.asarray(outputs)
+        inputs, outputs = (np.asarray(side) if len(side) else np.empty(0, np.int64) for side in (inputs, outputs))
+        if len(inputs) != len(outputs) or not {inputs.dtype.kind, outputs.dtype.kind} <= set("iu"):
+            raise XNetsError("Edges are named by two lists of whole numbers of the same length.")
         if len(outputs) and not (outputs.min() >= 0 and outputs.max() < n_out):
             raise XNetsError(f"Edges must name outputs between 0 and {n_out - 1}.")
         indptr = np.concatenate([[0], np.cumsum(np.bincount(outputs, minlength=n_out))])

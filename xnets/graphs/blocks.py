@@ -51,7 +51,8 @@ def butterfly(n_in: int, n_out: int, degree: int, seed: int) -> BipartiteGraph:
     With 2^m channels in blocks of b, an output sees its own block and the blocks whose number differs from its own in
     one binary digit: D = b (1 + log2(2^m / b)). Adapted: b is the largest power of two for which that is at most D;
     what D has more comes from the blocks that differ in two digits, then three; positions beyond n_in are passed
-    over; output v stands at position floor(v n_in / n_out).
+    over; output v stands at position floor(v n_in / n_out). With D < 1 + log2(2^m) not even single channels reach all
+    digits: the graph, and every stack of it, is disconnected.
     """
     check_sizes(n_in, n_out)
     check_degree(degree, n_in)

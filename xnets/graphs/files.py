@@ -13,11 +13,14 @@ FORMAT = 1
 
 
 def save_graph(graph: BipartiteGraph, path: str | Path) -> None:
-    """Write `graph` to `path` (.npz)."""
+    """Write `graph` to `path` (.npz). Raises XNetsError if that cannot be written."""
     note = {"format": FORMAT, "n_in": graph.n_in, "seed": graph.seed, "construction": graph.construction}
     note |= {"hash": graph.hash, "checksum": _checksum(note, graph)}
-    with open(path, "wb") as file:
-        np.savez_compressed(file, indptr=graph.indptr, indices=graph.indices, note=np.array(json.dumps(note)))
+    try:
+        with open(path, "wb") as file:
+            np.savez_compressed(file, indptr=graph.indptr, indices=graph.indices, note=np.array(json.dumps(note)))
+    except OSError as error:
+        raise XNetsError(f"Cannot write {path} ({error.strerror}): name another file, or make room.") from None
 
 
 def load_graph(path: str | Path) -> BipartiteGraph:

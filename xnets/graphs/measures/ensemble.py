@@ -12,6 +12,7 @@ from xnets.seeds import checked_seed, derive_seed
 
 AT_ONCE = 2**22  # entries of the matrices that are held at the same time
 ALL_VALUES = 32  # up to this smaller side all eigenvalues are found, beyond it the first two by Lanczos
+FEW = 8  # edges that an output shares with all others together, on average, below which eigenvalues may repeat
 SPARSE = 1200  # beyond it one graph at a time, as a sparse matrix
 CLOSE = 5e-3  # Lanczos goes on until the residual of the second value is at most this share of it
 
@@ -31,8 +32,11 @@ class GapSample:
 def sampled_gaps(n_in: int, n_out: int, degree: int, graphs: int, seed: int = 0) -> GapSample:
     """Draw random graphs, each output D distinct inputs uniformly (the paper's rule), and measure their gaps.
 
-    They follow the law of `random_expander` but not its streams: rows are drawn for many graphs at once. Ratios are
-    good to 1e-3 of their value, mostly far better. Smaller sides above 1200 need scipy.
+    They follow the law of `random_expander` but not its streams: rows are drawn for many graphs at once. Smaller sides
+    above 1200 need scipy.
+
+    Up to a smaller side of 32, above 1200, and where outputs hardly share inputs, ratios are exact. Between, Lanczos
+    stops early: of 3,856 graphs of the paper's shapes 11 came out more than 0.1 % too low, the worst 1.4 %.
 
     Args:
         n_in, n_out, degree: the shape.
@@ -88,8 +92,15 @@ def ratios_of_gram(gram: np.ndarray) -> np.ndarray:
     k = gram.shape[-1]
     if k == 1:
         return np.zeros(len(gram))
-    values = np.linalg.eigvalsh(gram.astype(np.float64)) if k <= ALL_VALUES else _lanczos(gram)
+    values = np.linalg.eigvalsh(gram.astype(np.float64)) if k <= ALL_VALUES or _nearly_equal(gram) else _lanczos(gram)
     return np.sqrt(np.maximum(values[:, -2], 0.0) / values[:, -1]).clip(max=1.0)
+
+
+def _nearly_equal(gram: np.ndarray) -> bool:
+    """Whether most rows share next to nothing: then eigenvalues repeat, and Lanczos finds equal ones only once."""
+    k = gram.shape[-1]
+    shared = gram.sum() - np.trace(gram, axis1=1, axis2=2).sum()
+    return bool(shared < FEW * len(gram) * k)
 
 
 def _lanczos(gram: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from xnets.graphs.measures.spectrum import leading
 from xnets.seeds import derive_seed, permutation
 
 EXACT_SETS = 200_000  # sets that are looked at one by one before the search is left to samples
+DEEPEST = 200  # outputs in a set that is looked at so: the search goes down by one call for each
 ROUNDS = 64  # greedy growth adds its outputs in at most so many goes
 
 
@@ -41,17 +42,19 @@ def vertex_expansion(
 ) -> Expansion:
     """The least |N(S)| / |S| over sets of `size` outputs; the paper's K is the least of these up to alpha n_out.
 
-    All sets are looked at if there are at most `exact_sets`. Otherwise `found` is the best of `tries` random sets
-    and `tries` sets grown greedily from a random output by those that add fewest inputs: an upper bound of the least.
-    The lower bound is `expansion_bound`. For sets of inputs and the outputs they feed take `graph.flipped()`.
+    All sets are looked at if there are at most `exact_sets`, of at most 200 outputs (or of all). Otherwise `found` is
+    the best of `tries` random sets and `tries` sets grown greedily from a random output by those that add fewest
+    inputs: an upper bound of the least. The lower bound is `expansion_bound`. For sets of inputs and the outputs they
+    feed take `graph.flipped()`.
 
     Raises:
         XNetsError: a size that is not between 1 and the number of outputs.
     """
-    if not 1 <= size <= graph.n_out:
-        raise XNetsError(f"A set of outputs has between 1 and {graph.n_out}, not {size}.")
-    if comb(graph.n_out, size) <= exact_sets:
-        outputs = _worst_set(graph, size)
+    _check_size(graph, size)
+    if tries < 1:
+        raise XNetsError(f"tries must be at least 1, not {tries}.")
+    if size == graph.n_out or (size <= DEEPEST and comb(graph.n_out, size) <= exact_sets):
+        outputs = list(range(size)) if size == graph.n_out else _worst_set(graph, size)
         found = len(neighbourhood(graph, outputs)) / size
         return Expansion(size, found, found, True, tuple(outputs))
     sets = [permutation(derive_seed(seed, "set", i), graph.n_out)[0, :size] for i in range(tries)]
@@ -69,6 +72,7 @@ def expansion_bound(graph: BipartiteGraph, size: int) -> float:
     sigma2^2 (|S| - <1_S, u>^2). Where all outputs have degree D and inputs d it reads D^2 / (sigma2^2 + (D d -
     sigma2^2) |S| / n_out). N(S) also holds at least the inputs of one output.
     """
+    _check_size(graph, size)
     count = min(2, graph.n_in, graph.n_out)
     values, left, _ = leading(graph, count)
     first, second = values[0] ** 2, values[1] ** 2 if count == 2 else 0.0
@@ -77,6 +81,11 @@ def expansion_bound(graph: BipartiteGraph, size: int) -> float:
     spectral = edges**2 / (second * size + (first - second) * along)
     each = np.sort(graph.in_degrees - _repeats(graph))
     return float(max(spectral, each[size - 1]) / size)  # at least one has as many inputs as the size-th smallest
+
+
+def _check_size(graph: BipartiteGraph, size: int) -> None:
+    if not 1 <= size <= graph.n_out:
+        raise XNetsError(f"A set of outputs has between 1 and {graph.n_out}, not {size}.")
 
 
 def _repeats(graph: BipartiteGraph) -> np.ndarray:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from xnets.errors import XNetsError
 from xnets.graphs.bipartite import BipartiteGraph
 from xnets.graphs.measures.discrepancy import worst_discrepancy
 from xnets.graphs.measures.expansion import vertex_expansion
@@ -29,6 +30,8 @@ def sample_for(graph: BipartiteGraph) -> int | None:
 
 def summary(graph: BipartiteGraph, seed: int = 0) -> dict[str, Measure]:
     """Every measure of a graph with edges, by name; on large graphs from samples drawn with `seed`, and said so."""
+    if not graph.n_edges:
+        raise XNetsError("A graph without edges has nothing to measure.")
     sizes = graph.n_in, graph.n_out, graph.n_edges
     sample = sample_for(graph)
     worst = "" if sample is None else f", the worst of {SAMPLE} starts"

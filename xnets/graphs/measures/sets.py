@@ -13,7 +13,9 @@ COUNTS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 
 
 def chosen(n: int, sample: int | None, seed: int) -> np.ndarray:
-    """All numbers below n, or `sample` random ones of them where that is fewer."""
+    """All numbers below n, or `sample` random ones of them where that is fewer. Raises XNetsError for a sample < 1."""
+    if sample is not None and sample < 1:
+        raise XNetsError(f"A sample has at least one member, not {sample}.")
     if sample is None or sample >= n:
         return np.arange(n)
     return np.sort(permutation(derive_seed(seed, "sample"), n)[0, :sample])

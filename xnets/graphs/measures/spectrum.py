@@ -12,6 +12,7 @@ from xnets.errors import XNetsError
 from xnets.graphs.bipartite import BipartiteGraph
 
 DENSE_LIMIT = 1024  # below this side length a full symmetric eigenvalue problem is quicker than Lanczos
+NOTHING = 1e-10  # what rounding leaves of a matrix that is zero, as a share of what was subtracted
 DENSE_ENTRIES = 2**26  # and above this size of the whole matrix there is no room for one
 
 
@@ -47,6 +48,7 @@ def ramanujan_ratio(n_in: int, n_out: int, n_edges: int) -> float:
     degrees), and bipartite graphs that reach it exist for all degrees (Marcus, Spielman and Srivastava, 2015). It is a
     statement about n >> D: where n is a small multiple of D a graph can be far below; see `least_ratio`.
     """
+    _check_edges(n_edges)
     a, b = n_edges / n_in, n_edges / n_out
     return float((np.sqrt(max(a - 1, 0)) + np.sqrt(max(b - 1, 0))) / np.sqrt(a * b))
 
@@ -57,8 +59,10 @@ def least_ratio(n_in: int, n_out: int, n_edges: int) -> float:
     The squares of the singular values add up to the number of edges, and the first takes n_edges^2 / (n_in n_out): the
     others are at least the root of what is left, shared equally.
     """
+    _check_edges(n_edges)
     sides = min(n_in, n_out) - 1
-    return float(np.sqrt(max(n_in * n_out / n_edges - 1, 0) / sides)) if sides else 0.0
+    # above 1 where there is no such graph: fewer edges than vertices on a side
+    return min(float(np.sqrt(max(n_in * n_out / n_edges - 1, 0) / sides)), 1.0) if sides else 0.0
 
 
 def leading_values(graph: BipartiteGraph, count: int, normalised: bool = False) -> np.ndarray:
@@ -95,10 +99,14 @@ def edge_values(graph: BipartiteGraph, normalised: bool) -> np.ndarray:
     return 1 / np.sqrt(graph.in_degrees[graph.outputs] * graph.out_degrees[graph.indices])
 
 
+def _check_edges(n_edges: int) -> None:
+    if n_edges < 1:
+        raise XNetsError("A graph without edges has no spectral gap.")
+
+
 def _small(graph: BipartiteGraph) -> bool:
     """Whether to take it as a dense matrix."""
-    if not graph.n_edges:
-        raise XNetsError("A graph without edges has no spectral gap.")
+    _check_edges(graph.n_edges)
     return min(graph.n_in, graph.n_out) <= DENSE_LIMIT and graph.n_in * graph.n_out <= DENSE_ENTRIES
 
 
@@ -157,8 +165,9 @@ def _sparse(
 def _largest(there: Any, back: Any, mean: float, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues and vectors of (there - mean J)^T (there - mean J), back being there^T, by Lanczos.
 
-    One at a time, those found taken out before the next is sought: Lanczos finds equal values only once, and the equal
-    halves of a disconnected graph have equal ones.
+    One at a time, those found taken out before the next is sought, from a start of its own: Lanczos finds equal values
+    only once, the equal parts of a disconnected graph have equal ones, and what it has found has taken from the first
+    start all there was of them.
     """
     from scipy.sparse.linalg import LinearOperator, eigsh
 
@@ -170,9 +179,14 @@ def _largest(there: Any, back: Any, mean: float, count: int) -> tuple[np.ndarray
         y = there @ x - mean * x.sum()
         return back @ y - mean * y.sum() - found @ (squares * (found.T @ x))
 
-    # a fixed start keeps the result the same from run to run; no symmetry of a graph leaves this one unchanged
-    start = np.random.PCG64(0).random_raw(n) * 2.0**-64
-    for _ in range(count):
+    # fixed starts keep the result the same from run to run; no symmetry of a graph leaves these unchanged
+    stream = np.random.PCG64(0)
+    for i in range(count):
+        start = stream.random_raw(n) * 2.0**-64 - (0.5 if i else 0.0)
+        start -= found @ (found.T @ start)
+        if np.linalg.norm(twice(start)) <= NOTHING * np.linalg.norm(back @ (there @ abs(start))):
+            squares, found = np.append(squares, 0.0), np.column_stack([found, start / np.linalg.norm(start)])
+            continue
         # The error of a value is the square of what tol allows its vector.
         (square,), vector = eigsh(LinearOperator((n, n), twice, dtype=float), 1, which="LA", v0=start, tol=1e-8, ncv=20)
         squares, found = np.append(squares, max(square, 0.0)), np.append(found, vector, axis=1)

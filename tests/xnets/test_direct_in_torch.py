@@ -145,6 +145,86 @@ print("all done")
 """
 
 
+SIGNALS = """
+import signal, time, torch
+from xnets import ExpanderConv2d
+class Alarm(Exception):
+    pass
+def raising(*_):
+    raise Alarm
+torch.set_num_threads(2)
+layer = ExpanderConv2d(128, 128, 3, padding=1, compression=4, seed=0, kernel="direct")
+x = torch.randn(64, 128, 7, 7)
+signal.signal(signal.SIGALRM, raising)
+returned = interrupted = 0
+with torch.no_grad():
+    right = layer(x)
+    begun = time.perf_counter()
+    for _ in range(20):
+        layer(x)
+    usual = (time.perf_counter() - begun) / 20
+    for i in range(400):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, usual * (0.1 + i % 40 / 10))
+            y = layer(x)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert torch.equal(y, right), "a part of it was left out"
+            returned += 1
+        except Alarm:
+            interrupted += 1
+    assert torch.equal(layer(x), right)
+print(returned, interrupted)
+"""
+
+
+@needs_llvmlite
+def test_a_signal_whose_handler_raises_is_not_lost_nor_is_a_share_of_the_work():
+    done = subprocess.run([sys.executable, "-c", SIGNALS], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert all(int(n) for n in done.stdout.split()), done.stdout
+
+
+DEFAULTS = """
+import torch
+from xnets import ExpanderConv2d, ExpanderLinear, for_inference
+from xnets.layers.direct import pool
+pool.SMALL = 0
+torch.manual_seed(0)
+def results():
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float32)
+    conv = ExpanderConv2d(64, 64, 3, padding=1, compression=4, seed=0, kernel="direct")
+    point = ExpanderConv2d(64, 48, 1, compression=4, seed=0, kernel="direct")
+    x = torch.randn(40, 64, 5, 5)
+    return conv, point, x
+conv, point, x = results()
+def run():
+    y = point(conv(x))
+    return [y, *torch.autograd.grad(y.square().sum(), [*conv.parameters(), *point.parameters()])]
+right = run()
+model = torch.nn.Sequential(conv, torch.nn.ReLU(), point).eval()
+inferred = for_inference(model, x)(x)
+for dtype in (torch.float64, torch.float16, torch.bfloat16):
+    torch.set_default_dtype(dtype)
+    for a, b in zip(run(), right):
+        assert torch.equal(a, b), dtype
+    torch.testing.assert_close(for_inference(model, x)(x), inferred)
+torch.set_default_dtype(torch.float32)
+torch.set_default_device("meta")
+torch.testing.assert_close(for_inference(model, x)(x), inferred)
+for a, b in zip(run(), right):
+    assert torch.equal(a, b)
+print("the same")
+"""
+
+
+@needs_llvmlite
+def test_default_dtype_and_device_change_nothing():
+    done = subprocess.run([sys.executable, "-c", DEFAULTS], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "the same\n", done.stdout + done.stderr
+
+
 @needs_llvmlite
 def test_work_is_shared_by_torchs_own_threads_in_any_thread_in_a_forked_child_and_without_openmp():
     done = subprocess.run([sys.executable, "-c", WORKERS], capture_output=True, text=True, timeout=120)

@@ -72,6 +72,20 @@ def test_fewer_epochs_keep_the_schedules_shape(schedule, epochs):
         assert short.learning_rate(epoch) == full.learning_rate(epoch * 300 // epochs)
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 5, 30, 31])
+def test_the_linear_schedule_rises_falls_and_ends_above_zero(epochs):
+    protocol = replace(SHORT, schedule="linear", epochs=epochs, max_lr=0.2, min_lr=0.0)
+    rates = [protocol.learning_rate(epoch) for epoch in range(epochs)]
+    top = rates.index(max(rates))
+    assert max(rates) == pytest.approx(0.2)
+    assert min(rates) > 0
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    if epochs == 30:
+        assert rates[:6] == pytest.approx([0.04, 0.08, 0.12, 0.16, 0.2, 0.2])
+        assert rates[-1] == pytest.approx(0.2 / 25)
+
+
 @pytest.mark.parametrize("change", [{"schedule": "cosine"}, {"precision": "fp8"}, {"epochs": 0}, {"batch_size": 0}])
 def test_wrong_protocols_are_refused(change):
     with pytest.raises(XNetsError):

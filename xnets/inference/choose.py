@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xnets.inference.graph import Network, Node
-from xnets.inference.places import Context
+from xnets.inference.places import FLOATS, Context
 from xnets.inference.plain import Step
 from xnets.inference.plan import Plan
 from xnets.inference.weights import why_dense
@@ -104,7 +104,7 @@ def _layout_change() -> float:
 
     place = Place(Buffer(64, 32, 32), 0, 64)
     c = Context(arrange({place.buffer: (0, 0)}), lanes_for(2**10), 1)
-    c.images, c.values = c.lanes, {0: torch.zeros(c.lanes, 64, 32, 32)}
+    c.images, c.values = c.lanes, {0: torch.zeros(c.lanes, 64, 32, 32, **FLOATS)}
     pack, unpack = Pack(writes=place, takes=(0,)), Unpack(place, 1, (64, 32, 32))
     clock, taken = clock_of(torch.device("cpu")), []
     for _ in range(4):

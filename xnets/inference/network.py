@@ -99,8 +99,8 @@ def for_inference(model: nn.Module, example: Tensor) -> InferenceNetwork:
         made = InferenceNetwork(
             type(model).__name__, choice, tuple(example.shape[1:]), example.dtype, example.device.type
         )
-        draws = torch.Generator().manual_seed(0)
-        other = torch.randn(example.shape[0] + 1, *example.shape[1:], generator=draws).to(example)
+        draws, sizes = torch.Generator("cpu").manual_seed(0), (example.shape[0] + 1, *example.shape[1:])
+        other = torch.randn(sizes, generator=draws, dtype=torch.float32, device="cpu").to(example)
         for batch in (example, other):
             if not _computes(made, network_of, batch):
                 raise XNetsError(

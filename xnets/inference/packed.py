@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xnets.inference.places import Context, Place
+from xnets.inference.places import FLOATS, Context, Place
 from xnets.inference.plain import Step, called
 from xnets.inference.weights import Weights
 from xnets.layers.direct import blocked
@@ -54,7 +54,7 @@ class Unpack(Step):
     def run(self, c: Context) -> None:
         """See Step."""
         place = self.reads[0]
-        y = torch.empty(c.images, *self.shape)
+        y = torch.empty(c.images, *self.shape, **FLOATS)
         kernel = compiled(blocked.unpack, c.lanes)
         sizes = _sizes(place)
         for block in range(c.blocks):
@@ -87,7 +87,7 @@ class Pointwise(Step):
         )  # fmt: skip
         self.filters = weights.filters.flatten()[self.sparse.order.long()].contiguous()
         self.sparse = self.sparse._replace(order=self.sparse.order[:0])
-        self.bias = torch.zeros(self.groups * self.group)
+        self.bias = torch.zeros(self.groups * self.group, **FLOATS)
         self.bias[:n_out] = weights.bias
 
     def run(self, c: Context) -> None:
@@ -176,7 +176,7 @@ class Pool(Step):
     def __init__(self, x: Place, y: Place, pooling: tuple[bool, int, int, int]) -> None:
         super().__init__((x,), y)
         self.largest, self.window, self.stride, self.padding = pooling
-        self.factor = torch.tensor([1.0 / self.window**2])
+        self.factor = torch.tensor([1.0 / self.window**2], **FLOATS)
 
     def run(self, c: Context) -> None:
         """See Step."""
@@ -200,7 +200,7 @@ class Mean(Step):
         """See Step."""
         x, y = self.reads[0], self.writes
         kernel = compiled(blocked.mean, c.lanes)
-        factor = torch.tensor([1.0 / x.pixels])
+        factor = torch.tensor([1.0 / x.pixels], **FLOATS)
         for block in range(c.blocks):
             source, target = c.pointer(x, block), c.pointer(y, block)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from xnets.layers.direct.blocked import step_of
 
+FLOATS = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults are set to
 ALIGNED = 4  # vectors: a whole cache line even where a vector is four floats
 
 
@@ -73,7 +74,7 @@ def arrange(lives: dict[Buffer, tuple[int, int]]) -> int:
 def large_pages(floats: int) -> Tensor:
     """Zeros, in pages of 2 MiB where the system has them: rows of a tile are far apart, each in a page of its own."""
     if floats < 2**20 or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.zeros(floats)
+        return torch.zeros(floats, **FLOATS)
     memory = mmap.mmap(-1, 4 * floats)
     with contextlib.suppress(OSError):  # a kernel without them
         memory.madvise(mmap.MADV_HUGEPAGE)
@@ -88,7 +89,7 @@ class Context:
         self.arena = large_pages(max(1, vectors * lanes * blocks))
         self.base = self.arena.data_ptr()
         self.values: dict[int, object] = {}
-        self.zeros = torch.zeros(16)
+        self.zeros = torch.zeros(16, **FLOATS)
         self._scratch: dict[int, Tensor] = {}
 
     def pointer(self, place: Place, block: int) -> int:

@@ -154,6 +154,6 @@ KERNELS: dict[str, Kernel] = {"dense": DenseKernel(), "algorithm1": Algorithm1Ke
 
 def find_kernel(name: str) -> Kernel:
     """The kernel of that name; XNetsError names those there are."""
-    if name not in KERNELS:
+    if not isinstance(name, str) or name not in KERNELS:
         raise XNetsError(f"Unknown kernel {name!r}; there are {', '.join(KERNELS)}.")
     return KERNELS[name]

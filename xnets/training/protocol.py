@@ -11,13 +11,13 @@ AUGMENTATIONS = {
     "crop-4-flip": "zero-pad by 4, random crop, random flip: the authors' CIFAR",
     "resized-crop-flip": "random crop of 8-100 % of the area resized to 224x224, random flip: the authors' ImageNet",
 }
-SCHEDULES = ("cifar", "imagenet", "decay")
+SCHEDULES = ("cifar", "imagenet", "decay", "linear")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """SGD with momentum under one of the authors' learning-rate schedules (facts of their 11,733 logged epochs).
+    """SGD with momentum under one of the authors' learning-rate schedules (facts of their 11,733 logged epochs) or ours.
 
     epochs: passes over the training set. nominal_epochs: what the schedule's formula is written for; with fewer epochs
     it is run through in proportion, so that it keeps its shape. decay_interval (in nominal epochs) and decay_level: of
@@ -55,6 +55,7 @@ class Protocol:
         cifar:    max_lr * 0.1^floor(e / 150) * 0.1^floor(e / 225)
         imagenet: max_lr * 0.1^floor(e / 30)
         decay:    max_lr * decay_level^floor(e / decay_interval)
+        linear:   up to max_lr over the first sixth of the epochs, then down in equal steps (ours, for few epochs)
         never below min_lr.
         """
 
@@ -65,6 +66,9 @@ class Protocol:
             factor = 0.1 ** passed(150) * 0.1 ** passed(225)
         elif self.schedule == "imagenet":
             factor = 0.1 ** passed(30)
+        elif self.schedule == "linear":
+            rise = max(1, self.epochs // 6)
+            factor = (epoch + 1) / rise if epoch < rise else (self.epochs - epoch) / (self.epochs - rise)
         else:
             factor = self.decay_level ** passed(self.decay_interval)
         return max(self.min_lr, self.max_lr * factor)

@@ -1,6 +1,5 @@
 """What the kernels need of a graph beyond its index, computed once for each graph and kept while it lives."""
 
-import threading
 from functools import cached_property
 from typing import NamedTuple
 
@@ -8,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+
+from xnets.layers.direct.pool import ForkedLock
 
 
 class Grouped(NamedTuple):
@@ -115,18 +116,18 @@ class Adjacency:
         order = np.concatenate(orders)
         flat = np.concatenate(lengths)
         starts = (np.cumsum(flat) - flat).reshape(-1, self.n_in).T
-        pointer = torch.empty(0, dtype=torch.int32)  # the edges of a row do not stand together
+        pointer = torch.empty(0, dtype=torch.int32, device="cpu")  # the edges of a row do not stand together
         rows = Rows(pointer, torch.from_numpy(order // np.int32(self.degree)), torch.from_numpy(order))
         return rows, np.stack(lengths, axis=1), starts
 
     @cached_property
     def rows(self) -> Rows:
         """Rows are outputs, columns are inputs in rising order."""
-        pointer = torch.arange(0, self.n_out * self.degree + 1, self.degree, dtype=torch.int32)
+        pointer = torch.arange(0, self.n_out * self.degree + 1, self.degree, dtype=torch.int32, device="cpu")
         if bool((self.index[:, 1:] >= self.index[:, :-1]).all()):
             return Rows(pointer, self.index.view(-1), None)
         columns, order = self.index.sort(dim=1, stable=True)
-        order += torch.arange(self.n_out).mul_(self.degree).unsqueeze(1)
+        order += torch.arange(self.n_out, device="cpu").mul_(self.degree).unsqueeze(1)
         return Rows(pointer, columns.view(-1), order.view(-1).to(torch.int32))
 
     @cached_property
@@ -208,7 +209,7 @@ def group_rows(rows: np.ndarray, columns: np.ndarray, n_rows: int, n_columns: in
 
 
 _known: dict[tuple, tuple[StorageWeakRef, Adjacency]] = {}
-_lock = threading.Lock()  # two threads may meet a graph for the first time together
+_lock = ForkedLock()  # two threads may meet a graph for the first time together
 
 
 def adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:

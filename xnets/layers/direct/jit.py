@@ -2,13 +2,13 @@
 
 import ctypes
 import functools
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from xnets.layers.direct.ir import Function
+from xnets.layers.direct.pool import ForkedLock
 
-_lock = threading.Lock()
+_lock = ForkedLock()
 _kept: list[Any] = []  # engines own the machine code, so they live as long as the process
 _forced: list[tuple[int, str]] = []  # (width, features) instead of the CPU's, for tests
 

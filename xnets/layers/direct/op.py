@@ -45,7 +45,7 @@ def direct_input_gradient(
     dx = _from_columns(y, dy.shape[0], dy.shape[2:]).to(dtype)
     if stride == 1:
         return dx
-    whole = torch.empty(dy.shape[0], *size, memory_format=layout, dtype=dtype).zero_()
+    whole = torch.empty(dy.shape[0], *size, memory_format=layout, dtype=dtype, device="cpu").zero_()
     whole[:, :, ::stride, ::stride] = dx
     return whole
 

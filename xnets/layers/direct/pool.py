@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,15 +14,32 @@ import torch
 from torch import Tensor
 
 SMALL = 2_000_000  # multiply-adds that are done before another thread would have woken up
-TEAMS = ("libgomp", "libiomp5", "libomp")
+TEAMS = ("libgomp", "libiomp5", "libomp")  # OpenMP's libraries
 _pools: dict[int, ThreadPoolExecutor] = {}
 _forked = False
 
 
+class ForkedLock:
+    """A lock that is free in a forked child, where the thread that held it is not."""
+
+    def __init__(self) -> None:
+        self._renew()
+        os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+
 def _forget() -> None:
-    global _lock, _forked
+    global _forked
     _pools.clear()  # a forked child has none of the parent's threads, and GNU's OpenMP would wait for them
-    _lock, _forked = threading.Lock(), True
+    _forked = True
 
 
 os.register_at_fork(after_in_child=_forget)
@@ -55,8 +72,19 @@ def _by_team(work: Callable[..., None], tasks: list[tuple]) -> None:
             except BaseException as error:  # nothing may leave a callback
                 errors.append(error)
 
-    callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(share)
-    team.GOMP_parallel(callback, None, len(tasks), 0)
+    # This thread does its share outside of any callback: a signal's handler, which Python runs in the main thread, may
+    # raise, and what is raised in a callback is lost. The call itself is all that stands before `finally` applies.
+    callback, begin, end = (
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(share),
+        team.GOMP_parallel_start,
+        team.GOMP_parallel_end,
+    )
+    try:
+        begin(callback, None, len(tasks))
+        for i in range(0, len(tasks), team.omp_get_num_threads()):
+            work(*tasks[i])
+    finally:
+        end()
     if errors:
         raise errors[0]
 
@@ -65,14 +93,20 @@ def _by_pool(work: Callable[..., None], tasks: list[tuple]) -> None:
     if len(tasks) not in _pools:
         _pools[len(tasks)] = ThreadPoolExecutor(len(tasks) - 1, thread_name_prefix="xnets-direct")
     others = [_pools[len(tasks)].submit(work, *task) for task in tasks[1:]]
-    work(*tasks[0])
+    try:
+        work(*tasks[0])
+    finally:
+        wait(others)  # they write to what the caller holds
     for other in others:
         other.result()
 
 
 @functools.cache
 def _team() -> ctypes.CDLL | None:
-    """torch's OpenMP as it is loaded in this process; None where it is not found (or is not one: macOS, Windows)."""
+    """torch's OpenMP as it is loaded in this process; None where it is not found (macOS, Windows).
+
+    GNU's, or another that has GNU's entry points for compiled code: a parallel region from begin to end.
+    """
     folder = Path(torch.__file__).parent.parent
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
@@ -82,15 +116,15 @@ def _team() -> ctypes.CDLL | None:
         if Path(path).name.startswith(TEAMS) and Path(path).is_relative_to(folder) and "torch" in path:
             with contextlib.suppress(OSError, AttributeError):
                 team = ctypes.CDLL(path)
-                team.GOMP_parallel.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint
-                team.GOMP_parallel.restype = None
+                team.GOMP_parallel_start.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint
+                team.GOMP_parallel_start.restype = team.GOMP_parallel_end.restype = None
                 if team.omp_get_num_threads() == 1:
                     return team
     return None
 
 
 _kept: list[Tensor] = []  # scratch that nobody uses now: fresh memory would cost a page fault for each 4 KiB
-_lock = threading.Lock()
+_lock = ForkedLock()
 KEPT = 4  # pieces of it
 LARGE = 8 * 1024 * 1024  # floats of a piece that is rather given back
 
@@ -101,7 +135,7 @@ def scratch(floats: int) -> Iterator[Tensor]:
     with _lock:
         fitting = next((i for i, t in enumerate(_kept) if floats <= t.numel() <= 2 * floats + 2**16), None)
         room = None if fitting is None else _kept.pop(fitting)
-    room = torch.empty(floats) if room is None else room
+    room = torch.empty(floats, dtype=torch.float32, device="cpu") if room is None else room
     yield room
     if room.numel() <= LARGE:
         with _lock:

@@ -17,7 +17,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class Protocol:
-    """SGD with momentum under one of the authors' learning-rate schedules (facts of their 11,733 logged epochs) or ours.
+    """SGD with momentum under one of the authors' learning-rate schedules (facts of 11,733 logged epochs) or ours.
 
     epochs: passes over the training set. nominal_epochs: what the schedule's formula is written for; with fewer epochs
     it is run through in proportion, so that it keeps its shape. decay_interval (in nominal epochs) and decay_level: of

@@ -70,7 +70,7 @@ display(figure)
 # %% [markdown]
 # How to read it:
 # - For *random* sets the statement is true of every graph, of groups too: they tell nothing about connectivity.
-# - Against sets that were searched for, the bound is some two to three times what can be found, and for small
+# - Against sets that were searched for, the bound is 1.7 to 3.6 times what can be found, and for small
 #   sets it is more than the number expected: nothing is promised of them, and rightly.
 # - Groups have pairs of large sets without any edge.
 #
@@ -83,7 +83,7 @@ display(figure)
 # %% [markdown]
 # How to read it:
 # - At the paper's sizes, where n is only C times D, the paper's random graphs are already *below* a Ramanujan graph's
-#   ratio: that is a bound for n ≫ D. Explicit expanders have little to add here.
+#   ratio: that is a bound for n ≫ D. Explicit expanders add little; Paley graphs most.
 # - Sharing one list of inputs between a block of outputs, as fast kernels like, costs gap.
 #
 # ## Section 5.4: is there a danger of drawing a bad graph?

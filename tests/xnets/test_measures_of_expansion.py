@@ -177,6 +177,10 @@ def test_large_disconnected_graphs_have_no_gap(name, degree):
     assert vertex_expansion(graph, 600).bound <= 1 + 1e-9
 
 
+def test_large_disconnected_graphs_of_long_cycles_take_no_time():
+    assert sigma_ratio(doubled(union_of_matchings(10_000, 10_000, 2, 0))) == 1
+
+
 def test_large_graphs_of_rank_one_and_of_one_edge():
     complete = grouped_graph(1100, 1100, 1)
     assert sigma_ratio(complete) == pytest.approx(0, abs=1e-6)

@@ -73,9 +73,13 @@ class BipartiteGraph:
         construction: str = "given",
     ) -> "BipartiteGraph":  # fmt: skip
         """The graph with edges (inputs[e], outputs[e]); two arrays of shape (M,), in any order."""
-        inputs, outputs = (np.asarray(side) if len(side) else np.empty(0, np.int64) for side in (inputs, outputs))
-        if len(inputs) != len(outputs) or not {inputs.dtype.kind, outputs.dtype.kind} <= set("iu"):
+        inputs, outputs = (np.asarray(side) for side in (inputs, outputs))
+        inputs, outputs = (side if side.size else np.empty(0, np.int64) for side in (inputs, outputs))
+        kinds = inputs.dtype.kind + outputs.dtype.kind
+        if inputs.ndim != 1 or inputs.shape != outputs.shape or not set(kinds) <= set("iu"):
             raise XNetsError("Edges are named by two lists of whole numbers of the same length.")
+        if not isinstance(n_out, int | np.integer) or n_out < 1:
+            raise XNetsError(f"n_out must be a whole number >= 1, not {n_out}.")
         if len(outputs) and not (outputs.min() >= 0 and outputs.max() < n_out):
             raise XNetsError(f"Edges must name outputs between 0 and {n_out - 1}.")
         indptr = np.concatenate([[0], np.cumsum(np.bincount(outputs, minlength=n_out))])

@@ -6,7 +6,7 @@ import numpy as np
 
 from xnets.errors import XNetsError
 from xnets.graphs.bipartite import BipartiteGraph
-from xnets.graphs.measures.sets import gathered, members_of
+from xnets.graphs.measures.sets import gathered, is_whole, members_of, whole_number
 from xnets.graphs.measures.spectrum import leading
 from xnets.seeds import derive_seed, permutation
 
@@ -66,6 +66,7 @@ def worst_discrepancy(
         XNetsError: sizes that are not between 1 and the graph's; no edges.
     """
     _check_sizes(graph, inputs, outputs)
+    whole_number("tries", tries)
     (norm, *_), left, _ = leading(graph, 1, centred=True)
     flipped, share = graph.flipped(), graph.n_edges / (graph.n_in * graph.n_out)
     expected = share * inputs * outputs
@@ -113,7 +114,8 @@ def _first(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _check_sizes(graph: BipartiteGraph, inputs: int, outputs: int) -> None:
-    if not (1 <= inputs <= graph.n_in and 1 <= outputs <= graph.n_out):
+    whole = is_whole(inputs) and is_whole(outputs)
+    if not (whole and 1 <= inputs <= graph.n_in and 1 <= outputs <= graph.n_out):
         raise XNetsError(
             f"Sets of inputs and outputs have between 1 and {graph.n_in} and {graph.n_out}, not {inputs} and {outputs}."
         )

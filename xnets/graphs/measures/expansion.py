@@ -7,7 +7,7 @@ import numpy as np
 
 from xnets.errors import XNetsError
 from xnets.graphs.bipartite import BipartiteGraph
-from xnets.graphs.measures.sets import members_of
+from xnets.graphs.measures.sets import is_whole, members_of, whole_number
 from xnets.graphs.measures.spectrum import leading
 from xnets.seeds import derive_seed, permutation
 
@@ -51,8 +51,7 @@ def vertex_expansion(
         XNetsError: a size that is not between 1 and the number of outputs.
     """
     _check_size(graph, size)
-    if tries < 1:
-        raise XNetsError(f"tries must be at least 1, not {tries}.")
+    whole_number("tries", tries)
     if size == graph.n_out or (size <= DEEPEST and comb(graph.n_out, size) <= exact_sets):
         outputs = list(range(size)) if size == graph.n_out else _worst_set(graph, size)
         found = len(neighbourhood(graph, outputs)) / size
@@ -62,7 +61,9 @@ def vertex_expansion(
     sets += [_grown(graph, flipped, int(outputs[0]), size) for outputs in sets]
     sizes = [len(neighbourhood(graph, outputs)) for outputs in sets]
     best = int(np.argmin(sizes))
-    return Expansion(size, sizes[best] / size, expansion_bound(graph, size), False, tuple(np.sort(sets[best]).tolist()))
+    found = sizes[best] / size
+    bound = min(expansion_bound(graph, size), found)  # which rounding may put a little above
+    return Expansion(size, found, bound, False, tuple(np.sort(sets[best]).tolist()))
 
 
 def expansion_bound(graph: BipartiteGraph, size: int) -> float:
@@ -84,7 +85,7 @@ def expansion_bound(graph: BipartiteGraph, size: int) -> float:
 
 
 def _check_size(graph: BipartiteGraph, size: int) -> None:
-    if not 1 <= size <= graph.n_out:
+    if not is_whole(size) or not 1 <= size <= graph.n_out:
         raise XNetsError(f"A set of outputs has between 1 and {graph.n_out}, not {size}.")
 
 

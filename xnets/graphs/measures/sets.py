@@ -14,11 +14,22 @@ COUNTS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 
 def chosen(n: int, sample: int | None, seed: int) -> np.ndarray:
     """All numbers below n, or `sample` random ones of them where that is fewer. Raises XNetsError for a sample < 1."""
-    if sample is not None and sample < 1:
-        raise XNetsError(f"A sample has at least one member, not {sample}.")
+    if sample is not None:
+        whole_number("A sample's size", sample)
     if sample is None or sample >= n:
         return np.arange(n)
     return np.sort(permutation(derive_seed(seed, "sample"), n)[0, :sample])
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number of Python's or numpy's."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def whole_number(what: str, value: object) -> None:
+    """Raise XNetsError unless it is a whole number >= 1."""
+    if not is_whole(value) or value < 1:
+        raise XNetsError(f"{what} must be a whole number >= 1, not {value}.")
 
 
 def members_of(indices: np.ndarray, n: int, what: str) -> np.ndarray:

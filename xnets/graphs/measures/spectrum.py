@@ -32,6 +32,9 @@ def sigma_ratio(graph: BipartiteGraph, normalised: bool = False) -> float:
     """
     if min(graph.n_in, graph.n_out) == 1 and graph.n_edges:
         return 0.0
+    regular = len(set(graph.in_degrees)) == len(set(graph.out_degrees)) == 1
+    if not _small(graph) and (normalised or regular) and _parts(graph) > 1:
+        return 1.0  # each part has the largest value; Lanczos takes long to tell them from nearly equal ones
     first, second = leading_values(graph, 2, normalised)
     return min(float(second / first), 1.0)
 
@@ -97,6 +100,19 @@ def edge_values(graph: BipartiteGraph, normalised: bool) -> np.ndarray:
     if not normalised:
         return np.ones(graph.n_edges)
     return 1 / np.sqrt(graph.in_degrees[graph.outputs] * graph.out_degrees[graph.indices])
+
+
+def _parts(graph: BipartiteGraph) -> int:
+    """How many connected parts its edges make."""
+    try:
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+    except ImportError:
+        return 1  # the spectrum of a graph this large says that scipy is needed
+    n = graph.n_in + graph.n_out
+    where = (graph.indices, graph.n_in + graph.outputs)
+    _, part = connected_components(coo_array((np.ones(graph.n_edges), where), (n, n)), directed=False)
+    return len(np.unique(part[graph.indices]))
 
 
 def _check_edges(n_edges: int) -> None:
@@ -169,7 +185,7 @@ def _largest(there: Any, back: Any, mean: float, count: int) -> tuple[np.ndarray
     only once, the equal parts of a disconnected graph have equal ones, and what it has found has taken from the first
     start all there was of them.
     """
-    from scipy.sparse.linalg import LinearOperator, eigsh
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
     n = there.shape[1]
     squares, found = np.empty(0), np.empty((n, 0))
@@ -188,6 +204,13 @@ def _largest(there: Any, back: Any, mean: float, count: int) -> tuple[np.ndarray
             squares, found = np.append(squares, 0.0), np.column_stack([found, start / np.linalg.norm(start)])
             continue
         # The error of a value is the square of what tol allows its vector.
-        (square,), vector = eigsh(LinearOperator((n, n), twice, dtype=float), 1, which="LA", v0=start, tol=1e-8, ncv=20)
+        try:
+            (square,), vector = eigsh(
+                LinearOperator((n, n), twice, dtype=float), 1, which="LA", v0=start, tol=1e-8, ncv=20
+            )
+        except ArpackNoConvergence:
+            raise XNetsError(
+                "Lanczos did not settle on the spectrum of this graph: its values lie too close."
+            ) from None
         squares, found = np.append(squares, max(square, 0.0)), np.append(found, vector, axis=1)
     return squares, found

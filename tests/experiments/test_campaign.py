@@ -66,7 +66,7 @@ def test_out_of_time_it_packs_checkpoints_and_goes_on_elsewhere(campaign, tmp_pa
         ),
     )  # fmt: skip
     entries = [replace(ENTRIES[0], seeds=1)]
-    first = run_slice(campaign, entries, 0.4, tmp_path / "out", lambda line: None, reserve=10)
+    first = run_slice(campaign, entries, 0.25, tmp_path / "out", lambda line: None, reserve=5)
     assert (first.packed.finished, first.packed.under_way) == (0, 1)
     ((run, reason),) = first.failed.items()
     assert "goes on from its checkpoint" in reason
@@ -76,7 +76,7 @@ def test_out_of_time_it_packs_checkpoints_and_goes_on_elsewhere(campaign, tmp_pa
     other = replace(campaign, store=tmp_path / "other")
     import_bundles(Store(other.store), first.packed.files)
     said = []
-    run_slice(other, entries, 0.3, tmp_path / "out2", said.append, reserve=10)
+    run_slice(other, entries, 0.2, tmp_path / "out2", said.append, reserve=3)
     resumed = [line for line in said if line.startswith("epoch ")]
     assert len(Store(other.store).history(run)) > epochs, "it went on"
     assert Store(other.store).history(run)[:epochs] == Store(campaign.store).history(run)[:epochs]

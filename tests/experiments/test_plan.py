@@ -110,9 +110,11 @@ def test_full_scales_use_the_papers_protocol_and_network(settings, scale):
     protocols = {Protocol(**said) for said in read_protocols().values()}
     for cell in plan.cells:
         assert cell.protocol in protocols
-        assert (cell.model.narrow, cell.model.drop_strides, cell.model.rule) == (1, 0, "paper")
+        assert (cell.model.narrow, cell.model.drop_strides) == (1, 0)
+        assert cell.model.rule == "paper" or cell.study
         assert cell.protocol.epochs == {"cifar10": 300, "cifar100": 300}.get(cell.dataset, cell.protocol.epochs)
-        assert {row.dataset for row in cell.rows} == {cell.dataset}
+        assert {row.dataset for row in cell.rows} <= {cell.dataset}
+        assert bool(cell.rows) != bool(cell.study)
     items = {row.item for cell in plan.cells for row in cell.rows}
     assert items == (set(ITEMS) if scale == "paper" else {"table2", "table4", "figure4", "figure6"})
 

@@ -96,8 +96,8 @@ def test_the_study_of_groups_and_expanders_on_cifar100(settings):
             "cifar100", 100, 1, 1,
         )  # fmt: skip
         protocol = cell.protocol
-        assert (protocol.epochs, protocol.nominal_epochs, protocol.batch_size, protocol.max_lr) == (30, 150, 128, 0.1)
-        assert (protocol.weight_decay, protocol.augmentation, protocol.schedule) == (5e-4, "crop-4-flip", "decay")
+        assert (protocol.epochs, protocol.nominal_epochs, protocol.batch_size, protocol.max_lr) == (30, 30, 128, 0.2)
+        assert (protocol.weight_decay, protocol.augmentation, protocol.schedule) == (5e-4, "crop-4-flip", "linear")
         assert len(cell.seeds) == 3
 
 

@@ -218,7 +218,7 @@ def adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:
     # the weak reference keeps the storage's address from being given to another one
     version = None if index.is_inference() else index._version
     key = (storage.cdata, index.storage_offset(), tuple(index.shape), version, n_in, n_out)
-    with _lock:
+    with _lock.now:
         found = _known.get(key)
         # made in inference_mode it has no version: only a look at it tells whether it was written to
         if found is None or (version is None and not found[1].made_from(index)):

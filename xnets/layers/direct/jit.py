@@ -49,7 +49,7 @@ def compiled(generate: Callable[..., Function], *shape: Any) -> Callable[..., No
 
 @functools.cache
 def _compiled(generate: Callable[..., Function], shape: tuple[Any, ...], features: str) -> Callable[..., None]:
-    with _lock:
+    with _lock.now:
         function = generate(*shape)
         engine = _build(function.text())
         address = engine.get_function_address(function.name)

@@ -20,20 +20,14 @@ _forked = False
 
 
 class ForkedLock:
-    """A lock that is free in a forked child, where the thread that held it is not."""
+    """`now` is a lock that is free in a forked child, where the thread that held it is not."""
 
     def __init__(self) -> None:
         self._renew()
         os.register_at_fork(after_in_child=self._renew)
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.release()
+        self.now = threading.Lock()  # used as it is: a signal's handler may raise between any two lines of Python
 
 
 def _forget() -> None:
@@ -132,13 +126,13 @@ LARGE = 8 * 1024 * 1024  # floats of a piece that is rather given back
 @contextmanager
 def scratch(floats: int) -> Iterator[Tensor]:
     """Room for at least so many floats, with anything in it."""
-    with _lock:
+    with _lock.now:
         fitting = next((i for i, t in enumerate(_kept) if floats <= t.numel() <= 2 * floats + 2**16), None)
         room = None if fitting is None else _kept.pop(fitting)
     room = torch.empty(floats, dtype=torch.float32, device="cpu") if room is None else room
     yield room
     if room.numel() <= LARGE:
-        with _lock:
+        with _lock.now:
             _kept.append(room)
             del _kept[:-KEPT]
 

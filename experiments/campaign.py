@@ -13,7 +13,7 @@ from experiments.bundles.exporting import Exported, export_runs
 from experiments.cells import Cell
 from experiments.estimate import Estimate
 from experiments.local import devices_here, run_in_pool, stop_workers
-from experiments.plan import plan_of
+from experiments.plan import Plan, plan_of
 from experiments.scales import read_scales
 from experiments.settings import ITEMS, Settings, check_keys
 from experiments.stages import ready_data
@@ -74,46 +74,49 @@ def _entry(where: str, said: Any) -> Entry:
     return Entry(said["scale"], items, tuple(said.get("networks", ())), seeds)
 
 
-def campaign_cells(settings: Settings, entries: list[Entry]) -> dict[Entry, list[Cell]]:
-    """The configurations of each entry."""
-    plans = {scale: plan_of(settings, scale) for scale in dict.fromkeys(entry.scale for entry in entries)}
-    return {
-        entry: [
-            cell
-            for cell in plans[entry.scale].cells
-            if set(cell.items) & set(entry.items) and (not entry.networks or cell.model.name in entry.networks)
-        ]
-        for entry in entries
-    }
+def plans_of(settings: Settings, entries: list[Entry]) -> dict[str, Plan]:
+    """The plan of each scale that an entry names."""
+    return {scale: plan_of(settings, scale) for scale in dict.fromkeys(entry.scale for entry in entries)}
 
 
-def campaign_runs(settings: Settings, entries: list[Entry], missing_ok: bool = False) -> dict[Entry, list[Run]]:
-    """The runs of each entry, in the order in which they are trained; one that two entries want counts for the first.
+def cells_of(entry: Entry, plan: Plan) -> list[Cell]:
+    """The configurations that an entry asks for, of its scale's plan."""
+    return [
+        cell
+        for cell in plan.cells
+        if set(cell.items) & set(entry.items) and (not entry.networks or cell.model.name in entry.networks)
+    ]
 
-    missing_ok: for looking ahead, before the data are prepared.
+
+def campaign_runs(
+    plans: dict[str, Plan], entries: list[Entry], missing_ok: bool = False
+) -> dict[Entry, dict[Run, float]]:
+    """The runs of each entry, in the order they are trained in, and the seconds each is likely to take on one core.
+
+    A run that two entries want counts for the first. missing_ok: for looking ahead, before the data are prepared.
     """
+    estimates = {scale: Estimate(plans[scale]) for scale in dict.fromkeys(entry.scale for entry in entries)}
     known: set[Run] = set()
     wanted = {}
-    for entry, cells in campaign_cells(settings, entries).items():
-        plan = plan_of(settings, entry.scale)
-        estimate = Estimate(plan)
+    for entry in entries:
+        plan, seconds = plans[entry.scale], estimates[entry.scale].seconds
         found = [
-            (place, estimate.seconds(run), run)
-            for cell in cells
+            (place, seconds(run), run)
+            for cell in cells_of(entry, plan)
             for place, run in enumerate(cell.runs(plan.digest(cell.dataset, missing_ok))[: entry.seeds])
         ]
-        in_order = dict.fromkeys(run for *_, run in sorted(found, key=lambda each: each[:2]))
-        wanted[entry] = [run for run in in_order if run not in known]
+        in_order = sorted(found, key=lambda each: each[:2])
+        wanted[entry] = {run: length for _, length, run in in_order if run not in known}
         known.update(wanted[entry])
     return wanted
 
 
-def with_data(settings: Settings, entries: list[Entry], say: Say) -> list[Entry]:
+def with_data(settings: Settings, plans: dict[str, Plan], entries: list[Entry], say: Say) -> list[Entry]:
     """The entries whose data are here, prepared now if need be; the others are passed over, and why is said."""
     refused: dict[str, str] = {}
     ready: list[Entry] = []
-    for entry, cells in campaign_cells(settings, entries).items():
-        names = dict.fromkeys(cell.dataset for cell in cells)
+    for entry in entries:
+        names = dict.fromkeys(cell.dataset for cell in cells_of(entry, plans[entry.scale]))
         for name in names:
             try:
                 if name not in refused:
@@ -148,8 +151,9 @@ def run_slice(
         XNetsError: nothing left to train, another process at the store, a full disk.
     """
     deadline = time.monotonic() + 60 * minutes - reserve
-    store, entries = Store(settings.store), with_data(settings, entries, say)
-    wanted = [run for runs in campaign_runs(settings, entries).values() for run in runs]
+    store, plans = Store(settings.store), plans_of(settings, entries)
+    entries = with_data(settings, plans, entries, say)
+    wanted = [run for runs in campaign_runs(plans, entries).values() for run in runs]
     runs = [run for run in wanted if not store.has("train", run) or not store.has("evaluate", run)]
     if not runs:
         raise XNetsError(f"All {len(wanted)} runs of the campaign whose data are here are finished.")

@@ -38,25 +38,22 @@ def add_campaign(commands: argparse._SubParsersAction) -> None:
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from experiments.campaign import campaign_runs, read_campaign
+    from experiments.campaign import campaign_runs, plans_of, read_campaign
     from experiments.duration import duration
-    from experiments.estimate import Estimate
-    from experiments.plan import plan_of
     from experiments.settings import read_settings
     from experiments.store import Store
 
-    settings = read_settings()
+    settings, entries = read_settings(), read_campaign()
     store = Store(settings.store)
     print(f"{'':44}{'runs':>6}{'done':>6}{'begun':>6}   time left on one core")
-    for entry, runs in campaign_runs(settings, read_campaign(), missing_ok=True).items():
-        estimate = Estimate(plan_of(settings, entry.scale))
+    for entry, runs in campaign_runs(plans_of(settings, entries), entries, missing_ok=True).items():
         done = [run for run in runs if store.is_done(run)]
         begun = [run for run in runs if run not in done and (store.folder(run) / "checkpoint.pt").exists()]
-        left = duration(sum(estimate.seconds(run) for run in runs if run not in done))
+        left = duration(sum(seconds for run, seconds in runs.items() if run not in done))
         print(f"{entry.scale + ': ' + ', '.join(entry.items):44}{len(runs):6}{len(done):6}{len(begun):6}   {left}")
-        for run in runs if args.runs else []:
+        for run, seconds in runs.items() if args.runs else ():
             state = "done" if run in done else "begun" if run in begun else "to train"
-            print(f"  {state:10}{duration(estimate.seconds(run)):>10}  {run.label}")
+            print(f"  {state:10}{duration(seconds):>10}  {run.label}")
 
 
 def _run(args: argparse.Namespace) -> int:

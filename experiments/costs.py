@@ -9,7 +9,7 @@ from experiments.plan import Plan
 from experiments.rows import read_rows
 from xnets.data import NUM_CLASSES, open_data
 from xnets.errors import XNetsError
-from xnets.files import write_atomically
+from xnets.files import write_text
 from xnets.models import ModelSpec
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def write_costs(plan: Plan) -> None:
     writer = csv.DictWriter(text, [*FIELDS, "layers", *SPEC], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(plan.settings.results / "cost.csv", lambda file: file.write(text.getvalue().encode()))
+    write_text(plan.settings.results / "cost.csv", text.getvalue())
 
 
 def spec_columns(model: ModelSpec, dataset: str) -> dict[str, str]:

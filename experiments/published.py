@@ -92,13 +92,8 @@ def published_scales(folder: Path = FOLDER) -> list[str]:
     return sorted(path.name for path in folder.glob("*") if any(path.glob("*.json")))
 
 
-def published_results(plan: Plan, records: list[Record]) -> dict[Cell, list[RunResult]]:
+def published_records(plan: Plan, folder: Path = FOLDER) -> dict[Cell, list[Record]]:
     """The published runs of each cell of a plan, in the order of its seeds: all, some or none of those it wants."""
-    return {cell: [record.result for record in found] for cell, found in published_records(plan, records).items()}
-
-
-def published_records(plan: Plan, records: list[Record]) -> dict[Cell, list[Record]]:
-    """The same as they are written down."""
     known = {
         (
             record.run.model,
@@ -107,9 +102,24 @@ def published_records(plan: Plan, records: list[Record]) -> dict[Cell, list[Reco
             record.run.graph_seed,
             record.run.train_seed,
         ): record
-        for record in records
+        for record in read_published(plan.settings.scale, folder)
     }
     return {
         cell: [known[(*cell.key, *seeds)] for seeds in cell.seeds if (*cell.key, *seeds) in known]
         for cell in plan.cells
     }
+
+
+def results_of(records: dict[Cell, list[Record]]) -> dict[Cell, list[RunResult]]:
+    """The same as tables, figures and claims see them."""
+    return {cell: [record.result for record in found] for cell, found in records.items()}
+
+
+def coverage(records: dict[Cell, list[Record]]) -> dict[str, tuple[int, int]]:
+    """Of each table, figure and study: runs published, runs wanted."""
+    there: dict[str, tuple[int, int]] = {}
+    for cell, found in records.items():
+        for item in cell.items:
+            before = there.get(item, (0, 0))
+            there[item] = before[0] + len(found), before[1] + len(cell.seeds)
+    return there

@@ -52,7 +52,7 @@ def add_verify(commands: argparse._SubParsersAction) -> None:
 
 def _list(args: argparse.Namespace) -> None:
     from experiments.plan import plan_of
-    from experiments.published import published_results, published_scales, read_published
+    from experiments.published import coverage, published_records, published_scales
     from experiments.settings import read_settings
 
     scales = published_scales()
@@ -60,11 +60,8 @@ def _list(args: argparse.Namespace) -> None:
         print("Nothing is published yet.")
     for scale in scales:
         plan = plan_of(read_settings(), scale)
-        results = published_results(plan, read_published(scale))
         print(f"{scale}: {plan.about}")
-        for item in dict.fromkeys(item for cell in plan.cells for item in cell.items):
-            cells = [cell for cell in plan.cells if item in cell.items]
-            there, wanted = sum(len(results[cell]) for cell in cells), sum(len(cell.seeds) for cell in cells)
+        for item, (there, wanted) in coverage(published_records(plan)).items():
             print(f"  {item:24}{there:5} of {wanted} runs")
 
 
@@ -106,13 +103,11 @@ def _verify(args: argparse.Namespace) -> None:
 
     from experiments.claims import judge, scales_of_claims
     from experiments.plan import plan_of
-    from experiments.published import published_results, read_published
+    from experiments.published import published_records, results_of
     from experiments.settings import read_settings
 
     settings = read_settings()
-    results = {
-        scale: published_results(plan_of(settings, scale), read_published(scale)) for scale in scales_of_claims()
-    }
+    results = {scale: results_of(published_records(plan_of(settings, scale))) for scale in scales_of_claims()}
     for verdict in judge(settings, results):
         if args.json:
             print(json.dumps(asdict(verdict)))

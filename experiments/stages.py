@@ -13,7 +13,7 @@ from experiments.sound import sound_evaluation, sound_result
 from experiments.store import Store
 from xnets.data import PackedData, open_data
 from xnets.errors import XNetsError
-from xnets.files import read_json, write_atomically, write_json
+from xnets.files import read_json, write_json, write_text
 from xnets.graphs import combined_hash
 from xnets.training import Run
 
@@ -42,7 +42,7 @@ def ready_data(name: str, data_folder: Path, source: str | None) -> PackedData:
     say(f"preparing {name}")
     data = prepare_data(name, data_folder / name, source, say)
     if source is not None:
-        write_atomically(note, lambda file: file.write(source.encode()))
+        write_text(note, source)
     return data
 
 

@@ -8,7 +8,8 @@ import matplotlib.style
 import pandas as pd
 from matplotlib.figure import Figure
 
-from xnets.files import write_atomically
+from paper_figures.csv_text import csv_text
+from xnets.files import write_atomically, write_text
 
 STYLE = Path(__file__).parent / "paper.mplstyle"
 WIDTH = 7.0  # inches: the text of two columns, or two panels of 3.4
@@ -36,5 +37,4 @@ def save(figure: Figure, data: pd.DataFrame, stem: Path) -> None:
         drawn = io.BytesIO()
         figure.savefig(drawn, format=kind, metadata=metadata)
         write_atomically(stem.with_suffix(f".{kind}"), lambda file, drawn=drawn: file.write(drawn.getvalue()))
-    text = data.to_csv(index=False, lineterminator="\n", float_format="%.10g")
-    write_atomically(stem.with_suffix(".csv"), lambda file: file.write(text.encode()))
+    write_text(stem.with_suffix(".csv"), csv_text(data))

@@ -7,7 +7,7 @@ import pandas as pd
 
 from experiments.cells import Cell
 from experiments.plan import Plan, make_plan, plan_of
-from experiments.published import published_results, published_scales, read_published
+from experiments.published import published_records, published_scales, results_of
 from experiments.results import RunResult, read_results
 from experiments.rows import Row, read_rows
 from experiments.settings import Settings
@@ -55,7 +55,7 @@ def item_frames(items: list[str], settings: Settings) -> dict[str, pd.DataFrame]
     plan = make_plan(settings)
     results, costs = read_results(plan), _read_costs(plan)
     scales = {scale: plan_of(settings, scale) for scale in published_scales()}
-    published = {scale: published_results(there, read_published(scale)) for scale, there in scales.items()}
+    published = {scale: results_of(published_records(there)) for scale, there in scales.items()}
     frames = {}
     for item in items:
         rows = [row for row in read_rows() if row.item == item]

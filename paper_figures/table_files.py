@@ -4,6 +4,7 @@ import re
 from itertools import groupby
 from pathlib import Path
 
+from paper_figures.csv_text import csv_text
 from paper_figures.tables import MISSING, Column, Table
 from xnets.files import write_atomically
 
@@ -24,7 +25,7 @@ def write_tables(tables: list[Table], folder: Path) -> None:
 def to_csv(table: Table) -> str:
     """One line a row; the last column says how the file was made, so that every line of it is data."""
     data = table.data.assign(made_by=MADE_BY)
-    return data.to_csv(index=False, lineterminator="\n", float_format="%.10g")
+    return csv_text(data)
 
 
 def to_markdown(table: Table) -> str:

@@ -15,7 +15,7 @@ from experiments.store import Store
 from slurm.packs import Pack
 from slurm.preset import Shape
 from slurm.queue import PREFIX
-from xnets.files import read_json, write_atomically, write_json
+from xnets.files import read_json, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def new_submission(store: Store, task: str, packs: list[Pack], longest: int, abo
     record = Submission(records(store) / name, task, time.time(), tuple(arrays), about)
     record.write()
     packages = sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions())
-    write_atomically(record.folder / "environment.txt", lambda file: file.write("\n".join([*packages, ""]).encode()))
+    write_text(record.folder / "environment.txt", "\n".join([*packages, ""]))
     return record
 
 

@@ -54,7 +54,11 @@ def read_json(path: Path, purpose: str) -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON, whole or not at all."""
-    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write it in UTF-8, whole or not at all."""
     write_atomically(path, lambda file: file.write(text.encode()))
 
 

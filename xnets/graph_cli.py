@@ -110,8 +110,6 @@ def _measure(args: argparse.Namespace) -> None:
         names = ", ".join(CONSTRUCTIONS)
         raise XNetsError(f"{args.graph} is neither a graph file nor a construction; there are {names}.")
     graph = _drawn(args.graph, args, args.seed) if layer else load_graph(args.graph)
-    if not graph.n_edges:
-        raise XNetsError(f"{args.graph} is a graph without edges: there is nothing to measure.")
     found = summary(graph, args.seed)
     if args.json:
         print(json.dumps({"hash": graph.hash} | {name: measure.value for name, measure in found.items()}))

@@ -4,22 +4,15 @@ Draws use the raw 64-bit stream of numpy's PCG64, which numpy promises never to 
 """
 
 import hashlib
-import operator
 
 import numpy as np
 
-from xnets.errors import XNetsError
+from xnets.whole import whole_number
 
 
 def checked_seed(seed: int, what: str = "seed") -> int:
     """Return `seed` if it is a whole number >= 0; raise XNetsError otherwise."""
-    try:
-        number = -1 if isinstance(seed, bool) else operator.index(seed)
-    except TypeError:
-        number = -1
-    if number < 0:
-        raise XNetsError(f"{what} must be a whole number >= 0, not {seed!r}.")
-    return number
+    return whole_number(what, seed, least=0)
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

@@ -110,15 +110,14 @@ def _add_under_way(store: Store, run: Run, files: Files, done: Imported) -> None
         return
     here = len(store.history(run)) if (folder / "checkpoint.pt").exists() else -1
     first, reader = next(files)
-    history = reader.read() if first == "history.jsonl" else b""  # it has none before its first epoch
-    epochs = history.count(b"\n")
-    if here >= epochs:
+    content = reader.read() if first == "history.jsonl" else None  # there is none before the first epoch
+    if here >= (content or b"").count(b"\n"):
         done.kept.append(f"{run.label}: it is under way here too, and as far or further; the checkpoint here is kept.")
         return
-    if first == "history.jsonl":
-        write_atomically(folder / first, lambda file: file.write(history))
-    else:
+    if content is None:
         _copy(reader, folder / first)
+    else:
+        write_atomically(folder / first, lambda file: file.write(content))
     for name, reader in files:
         _copy(reader, folder / name)
     done.under_way.append(run.label)

@@ -17,7 +17,7 @@ from experiments.theory.gaps import gap_rows
 from experiments.theory.mixing import mixing_rows
 from experiments.theory.sensitivity import Stack, sensitivity_rows
 from xnets.cli import run_command
-from xnets.files import write_atomically
+from xnets.files import write_text
 
 Rows = Iterator[dict[str, Any]]
 FULL_AT = ("cifar", "paper")
@@ -87,7 +87,7 @@ def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
     for row in rows:
         writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    write_text(path, text.getvalue())
 
 
 if __name__ == "__main__":

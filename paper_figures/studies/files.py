@@ -2,7 +2,6 @@
 
 import importlib
 import shutil
-from pathlib import Path
 
 import pandas as pd
 
@@ -10,10 +9,11 @@ from experiments.plan import make_plan
 from experiments.results import read_results
 from experiments.settings import Settings
 from experiments.studies import Study, read_studies
+from paper_figures.csv_text import csv_text
 from paper_figures.drawing import save
 from paper_figures.studies.frames import face, study_frame
 from xnets.errors import XNetsError
-from xnets.files import write_atomically
+from xnets.files import write_text
 
 
 def write_studies(settings: Settings) -> None:
@@ -34,17 +34,14 @@ def write_studies(settings: Settings) -> None:
     except OSError as error:
         raise XNetsError(f"Cannot write {folder} ({error.strerror}): free space or make it writable.") from None
     for name, frame in frames.items():
-        _write(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.10g"))
+        write_text(folder / f"{name}.csv", csv_text(frame))
     for name, (figure, data) in drawn.items():
         save(figure, data, folder / name)
-    _write(folder / "all.md", "\n".join(["# Studies", *(_about(study, frames[study.name]) for study in studies), ""]))
+    page = ["# Studies", *(_about(study, frames[study.name]) for study in studies), ""]
+    write_text(folder / "all.md", "\n".join(page))
 
 
 def _about(study: Study, frame: pd.DataFrame) -> str:
     pictures = "\n".join(f"![{study.name}, {kind}]({study.name}-{kind}.png)" for kind in study.figures)
     runs = f"{len(frame)} runs of {frame['label'].nunique()} configurations: [{study.name}.csv]({study.name}.csv)."
     return f"\n## {study.name}\n\n{study.question} {face(frame)[0]}. {runs}\n\n{pictures}"
-
-
-def _write(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))

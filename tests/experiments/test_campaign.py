@@ -14,7 +14,7 @@ import yaml
 
 from experiments import campaign as campaign_module
 from experiments.bundles.importing import import_bundles
-from experiments.campaign import Entry, campaign_runs, read_campaign, run_slice
+from experiments.campaign import Entry, campaign_runs, plans_of, read_campaign, run_slice
 from experiments.plan import make_plan
 from experiments.store import Store
 from tests.waiting import wait_for
@@ -33,12 +33,13 @@ def campaign(tiny, monkeypatch):
 
 def test_the_order(campaign):
     """The first entry first, all first seeds before the second ones, no run twice."""
-    first, rest = campaign_runs(campaign, ENTRIES).values()
+    first, rest = campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).values()
     assert [(run.model.name, run.train_seed) for run in first] == [("X-MobileNet-0.5-2", 0), ("X-MobileNet-0.5-2", 1)]
     assert [run.train_seed for run in rest] == [0, 0, 1, 1]
     assert {run.model.name for run in rest} == {"G-MobileNet-0.5-2", "MobileNet-0.5"}
-    ((one, *_), *_) = campaign_runs(campaign, [replace(ENTRIES[1], seeds=1)]).values()
-    assert {run.train_seed for run in campaign_runs(campaign, [replace(ENTRIES[1], seeds=1)]).popitem()[1]} == {0}
+    some = [replace(ENTRIES[1], seeds=1)]
+    ((one, *_), *_) = campaign_runs(plans_of(campaign, some), some).values()
+    assert {run.train_seed for run in campaign_runs(plans_of(campaign, some), some).popitem()[1]} == {0}
     assert one.train_seed == 0
 
 

@@ -10,11 +10,12 @@ import yaml
 from experiments import claims as claims_module
 from experiments.claims import judge, read_claims, scales_of_claims
 from experiments.plan import plan_of
-from experiments.published import publish, published_results, published_scales, read_published
+from experiments.published import publish, published_records, published_scales, read_published, results_of
 from experiments.results import RunResult
 from experiments.rows import read_rows
 from experiments.settings import read_settings
 from experiments.store import Store
+from tests.made_up import finish
 from xnets.errors import XNetsError
 from xnets.training import Run
 
@@ -123,20 +124,12 @@ def test_mistakes_are_sentences(tmp_path, change, says):
         read_claims(path)
 
 
-def finished(store, run, top1, weights="w"):
-    """Results of a run that nobody trained."""
-    epochs = [{"epoch": i, "lr": 0.1, "test_top1": top1} for i in range(run.protocol.epochs)]
-    result = {"run": run.to_dict(), "epochs": epochs, "graphs_sha256": "g" * 64, "weights_sha256": weights * 64}
-    store.write_result(run, {**result, "provenance": {"host": "here", "threads": 1, "kernel": "dense"}})
-    store.write_evaluation(run, {"top1": top1, "n": 10_000, "loss": 1.0, "top5": top1})
-
-
 def test_what_is_published_is_read_back_with_its_cell(settings, tmp_path):
     plan = plan_of(settings, "cifar-short")
     planned = [run for cell in plan.cells for run in cell.runs("d" * 64)]
     store, folder = Store(tmp_path / "store"), tmp_path / "published" / "cifar-short"
     for i, run in enumerate(planned[:5]):
-        finished(store, run, 50.0 + i)
+        finish(store, run, 50.0 + i)
     new, known = publish(store, planned, folder)
     assert (len(new), known) == (5, 0)
     before = {path: path.read_bytes() for path in folder.iterdir()}
@@ -145,21 +138,20 @@ def test_what_is_published_is_read_back_with_its_cell(settings, tmp_path):
 
     records = read_published("cifar-short", tmp_path / "published")
     assert {record.run for record in records} == set(planned[:5])
-    results = published_results(plan, records)
+    results = results_of(published_records(plan, tmp_path / "published"))
     assert list(results) == list(plan.cells)
     assert [len(results[cell]) for cell in plan.cells][:3] == [3, 2, 0]
     assert [run.top1 for cell in plan.cells for run in results[cell]] == [50.0, 51.0, 52.0, 53.0, 54.0]
     longer = replace(plan.cells[0], protocol=replace(plan.cells[0].protocol, epochs=31))
-    assert published_results(replace(plan, cells=(longer,)), records) == {longer: []}, (
-        "another protocol is another cell"
-    )
+    other = replace(plan, cells=(longer,))
+    assert published_records(other, tmp_path / "published") == {longer: []}, "another protocol is another cell"
 
 
 def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
     plan = plan_of(settings, "cifar-short")
     run = plan.cells[0].runs("d" * 64)[0]
     store, folder = Store(tmp_path / "store"), tmp_path / "published" / "cifar-short"
-    finished(store, run, 50.0)
+    finish(store, run, 50.0)
     ((path,), _) = publish(store, [run], folder)
     whole = path.read_text()
 
@@ -179,11 +171,11 @@ def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
     refused(whole.replace('"epoch": 7,', '"epoch": 6,'), "does not have the run's 30 epochs")
     refused(whole, f"is {run.label}", "other.json")
     other = replace(run, data_digest="e" * 64, train_seed=1, graph_seed=1)
-    finished(store, other, 50.0)
+    finish(store, other, 50.0)
     publish(store, [other], folder)
     with pytest.raises(XNetsError, match="were not trained on the same cifar100"):
         read_published("cifar-short", tmp_path / "published")
-    finished(store, run, 51.0, "v")
+    finish(store, run, 51.0, "v")
     with pytest.raises(XNetsError, match="holds another result of this run"):
         publish(store, [run], folder)
 
@@ -199,7 +191,7 @@ def test_published_records_of_this_repository_are_sound(settings):
     for scale in published_scales(ROOT / "published"):
         plan = plan_of(settings, scale)
         records = read_published(scale, ROOT / "published")
-        shown = sum(len(found) for found in published_results(plan, records).values())
+        shown = sum(len(found) for found in published_records(plan, ROOT / "published").values())
         labels = {record.run.label for record in records}
         assert shown >= len(labels), "each is shown by some cell of the plan"
         assert all(Run.from_dict(record.said["run"]) == record.run for record in records)

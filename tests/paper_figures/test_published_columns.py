@@ -8,13 +8,12 @@ from experiments.published import publish
 from experiments.store import Store
 from paper_figures import figure4
 from paper_figures.tables import build_tables
+from tests.made_up import finish
 
 
 def finished(store, run, top1):
-    epochs = [{"epoch": i, "lr": 0.1, "test_top1": top1 + (i == 7)} for i in range(run.protocol.epochs)]
-    result = {"run": run.to_dict(), "epochs": epochs, "graphs_sha256": "g", "weights_sha256": "w"}
-    store.write_result(run, {**result, "provenance": {}})
-    store.write_evaluation(run, {"top1": top1, "n": 10_000, "loss": 1.0, "top5": 99.0})
+    """Its eighth epoch was the best."""
+    finish(store, run, [top1 + (epoch == 7) for epoch in range(run.protocol.epochs)])
 
 
 @pytest.fixture

@@ -145,6 +145,46 @@ print("all done")
 """
 
 
+SIGNALS = """
+import faulthandler, signal, time, torch
+from xnets import ExpanderConv2d
+faulthandler.dump_traceback_later(100, exit=True)
+class Alarm(Exception):
+    pass
+def raising(*_):
+    raise Alarm
+torch.set_num_threads(2)
+layer = ExpanderConv2d(128, 128, 3, padding=1, compression=4, seed=0, kernel="direct")
+x = torch.randn(64, 128, 7, 7)
+signal.signal(signal.SIGALRM, raising)
+returned = interrupted = 0
+with torch.no_grad():
+    right = layer(x)
+    begun = time.perf_counter()
+    for _ in range(20):
+        layer(x)
+    usual = (time.perf_counter() - begun) / 20
+    for i in range(400):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, usual * (0.1 + i % 40 / 10))
+            y = layer(x)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert torch.equal(y, right), "a part of it was left out"
+            returned += 1
+        except Alarm:
+            interrupted += 1
+    assert torch.equal(layer(x), right)
+print(returned, interrupted)
+"""
+
+
+@needs_llvmlite
+def test_a_signal_whose_handler_raises_is_not_lost_nor_is_a_share_of_the_work():
+    done = subprocess.run([sys.executable, "-c", SIGNALS], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert all(int(n) for n in done.stdout.split()), done.stdout
+
+
 DEFAULTS = """
 import torch
 from xnets import ExpanderConv2d, ExpanderLinear, for_inference

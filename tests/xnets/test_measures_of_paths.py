@@ -211,7 +211,7 @@ def test_empty_sets_have_no_edges_paths_or_neighbours():
         (lambda: summary(BipartiteGraph.from_edges([], [], 3, 2)), "nothing to measure"),
         (lambda: BipartiteGraph.from_edges([0.5], [0], 3, 2), "two lists of whole numbers of the same length"),
         (lambda: BipartiteGraph.from_edges([0, 1], [0], 3, 2), "two lists of whole numbers of the same length"),
-        (lambda: BipartiteGraph(2.5, [0, 1], [0]), "n_in must be a whole number, not 2.5"),
+        (lambda: BipartiteGraph(2.5, [0, 1], [0]), "n_in must be a whole number >= 1, not 2.5"),
         (lambda: BipartiteGraph.from_edges([], [], 3, -1), "n_out must be a whole number >= 1, not -1"),
         (lambda: BipartiteGraph.from_edges([0], [0], 3, 2.5), "n_out must be a whole number >= 1, not 2.5"),
         (lambda: BipartiteGraph.from_edges([[0]], [[1]], 3, 3), "two lists of whole numbers of the same length"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xnets.errors import XNetsError
+from xnets.whole import whole_number
 
 if TYPE_CHECKING:
     import networkx
@@ -38,9 +39,8 @@ class BipartiteGraph:
         indptr = np.array(self.indptr, dtype=np.int64)
         given = np.asarray(self.indices)
         indices = given.astype(np.int32)
-        if self.n_in != int(self.n_in):
-            raise XNetsError(f"n_in must be a whole number, not {self.n_in}.")
-        if self.n_in < 1 or indptr.ndim != 1 or len(indptr) < 2:
+        object.__setattr__(self, "n_in", whole_number("n_in", self.n_in))
+        if indptr.ndim != 1 or len(indptr) < 2:
             raise XNetsError("A bipartite graph needs at least one input and one output.")
         if indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
             raise XNetsError("indptr must rise from 0 to the number of edges.")
@@ -52,7 +52,6 @@ class BipartiteGraph:
             raise XNetsError("The inputs of each output must be sorted.")
         for array in (indptr, indices):
             array.flags.writeable = False
-        object.__setattr__(self, "n_in", int(self.n_in))
         object.__setattr__(self, "indptr", indptr)
         object.__setattr__(self, "indices", indices)
 
@@ -78,8 +77,7 @@ class BipartiteGraph:
         kinds = inputs.dtype.kind + outputs.dtype.kind
         if inputs.ndim != 1 or inputs.shape != outputs.shape or not set(kinds) <= set("iu"):
             raise XNetsError("Edges are named by two lists of whole numbers of the same length.")
-        if not isinstance(n_out, int | np.integer) or n_out < 1:
-            raise XNetsError(f"n_out must be a whole number >= 1, not {n_out}.")
+        whole_number("n_out", n_out)
         if len(outputs) and not (outputs.min() >= 0 and outputs.max() < n_out):
             raise XNetsError(f"Edges must name outputs between 0 and {n_out - 1}.")
         indptr = np.concatenate([[0], np.cumsum(np.bincount(outputs, minlength=n_out))])

@@ -9,6 +9,7 @@ import numpy as np
 from xnets.errors import XNetsError
 from xnets.graphs.bipartite import BipartiteGraph
 from xnets.seeds import checked_seed, uniform
+from xnets.whole import is_whole
 
 SIDES = ("output", "input", "smaller")
 
@@ -115,13 +116,13 @@ def _swap_away_double_edges(neighbours: np.ndarray, stream: np.random.PCG64) -> 
 
 def check_sizes(n_in: int, n_out: int) -> None:
     """Raise XNetsError unless both are whole numbers >= 1."""
-    if not all(isinstance(n, int | np.integer) and n >= 1 for n in (n_in, n_out)):
+    if not all(is_whole(n) and n >= 1 for n in (n_in, n_out)):
         raise XNetsError(f"A layer needs at least one input and one output, not {n_in} and {n_out}.")
 
 
 def check_degree(degree: int, most: int, other_side: str = "input") -> None:
     """Raise XNetsError unless `degree` is a whole number from 1 to `most`, the channels of the other side."""
-    if not isinstance(degree, int | np.integer) or not 1 <= degree <= most:
+    if not is_whole(degree) or not 1 <= degree <= most:
         raise XNetsError(
             f"degree must be a whole number between 1 and {most}, the number of {other_side} channels, not {degree}."
         )

@@ -7,6 +7,7 @@ from functools import partialmethod
 import pytest
 
 from experiments.store import Store
+from tests import made_up
 from xnets.models import ModelSpec
 from xnets.training import Protocol, Run
 
@@ -16,14 +17,13 @@ FP = RUNS[0].fingerprint
 
 
 def finish(store, run, top1=90.0, weights="a", evaluated=True, host="there"):
-    """A finished run that nobody trained."""
-    epochs = [{"epoch": i, "lr": 0.1, "test_top1": top1} for i in range(run.protocol.epochs)]
-    result = {"run": run.to_dict(), "epochs": epochs, "graphs_sha256": "g" * 64, "weights_sha256": weights * 64}
-    store.write_result(run, {**result, "provenance": {"host": host, "seconds": 1.0, "commit": None}})
+    """With all the files of a run that was trained, or all but the evaluation."""
+    made_up.finish(store, run, top1, weights, 500, host=host, seconds=1.0, commit=None)
+    epochs = store.result(run)["epochs"]
     (store.folder(run) / "history.jsonl").write_text("".join(json.dumps(record) + "\n" for record in epochs))
     (store.folder(run) / "model.pt").write_bytes(bytes(range(256)) * 40)
-    if evaluated:
-        store.write_evaluation(run, {"top1": top1, "n": 500, "loss": 0.1, "top5": 99.0})
+    if not evaluated:
+        (store.folder(run) / "evaluation.json").unlink()
 
 
 def contents(store):

@@ -6,9 +6,10 @@ import numpy as np
 
 from xnets.errors import XNetsError
 from xnets.graphs.bipartite import BipartiteGraph
-from xnets.graphs.measures.sets import gathered, is_whole, members_of, whole_number
+from xnets.graphs.measures.sets import gathered, members_of
 from xnets.graphs.measures.spectrum import leading
 from xnets.seeds import derive_seed, permutation
+from xnets.whole import is_whole, whole_number
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import numpy as np
 
 from xnets.errors import XNetsError
 from xnets.graphs.bipartite import BipartiteGraph
-from xnets.graphs.measures.sets import is_whole, members_of, whole_number
+from xnets.graphs.measures.sets import members_of
 from xnets.graphs.measures.spectrum import leading
 from xnets.seeds import derive_seed, permutation
+from xnets.whole import is_whole, whole_number
 
 EXACT_SETS = 200_000  # sets that are looked at one by one before the search is left to samples
 DEEPEST = 200  # outputs in a set that is looked at so: the search goes down by one call for each

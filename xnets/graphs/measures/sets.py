@@ -7,6 +7,7 @@ import numpy as np
 from xnets.errors import XNetsError
 from xnets.graphs.bipartite import BipartiteGraph
 from xnets.seeds import derive_seed, permutation
+from xnets.whole import whole_number
 
 ROOM = 2**25  # words that may be gathered along the edges at once
 COUNTS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
@@ -19,17 +20,6 @@ def chosen(n: int, sample: int | None, seed: int) -> np.ndarray:
     if sample is None or sample >= n:
         return np.arange(n)
     return np.sort(permutation(derive_seed(seed, "sample"), n)[0, :sample])
-
-
-def is_whole(value: object) -> bool:
-    """Whether it is a whole number of Python's or numpy's."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def whole_number(what: str, value: object) -> None:
-    """Raise XNetsError unless it is a whole number >= 1."""
-    if not is_whole(value) or value < 1:
-        raise XNetsError(f"{what} must be a whole number >= 1, not {value}.")
 
 
 def members_of(indices: np.ndarray, n: int, what: str) -> np.ndarray:

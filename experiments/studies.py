@@ -17,7 +17,7 @@ from xnets.models import ModelSpec, parse_name
 from xnets.training import Protocol
 
 STUDIES = Path(__file__).parent / "studies.yaml"
-FIGURES = ("comparison", "connectivity", "stability")  # how paper_figures can draw one
+FIGURES = ("comparison", "compression", "connectivity", "stability")  # how paper_figures can draw one
 FACTORS = tuple(name for name in ModelSpec.__dataclass_fields__ if name not in ("name", "num_classes"))
 
 
@@ -158,6 +158,8 @@ def _check_figures(where: str, study: Study) -> None:
     for figure in study.figures:
         if figure not in FIGURES:
             raise XNetsError(f"{where}: unknown figure {figure!r}; there are {', '.join(FIGURES)}.")
+    if "compression" in study.figures and not all(parse_name(model).compression for model in study.networks):
+        raise XNetsError(f"{where}: the figure compression needs networks with a C: name the others under references.")
     if "connectivity" in study.figures and len(study.factors.get("graph", ())) < 4:
         raise XNetsError(f"{where}: the figure connectivity needs a factor graph of at least 4 levels.")
     seeds = [len(set(side)) for side in zip(*study.seeds, strict=True)]

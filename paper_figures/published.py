@@ -13,7 +13,7 @@ from experiments.settings import Settings
 from experiments.studies import Study, read_studies
 from paper_figures.csv_text import csv_text
 from paper_figures.drawing import save
-from paper_figures.studies import comparison, epochs
+from paper_figures.studies import comparison, compression, epochs
 from paper_figures.studies.frames import face, study_frame
 from xnets.files import write_text
 
@@ -77,9 +77,11 @@ def _coverage(records: dict[Cell, list[Record]]) -> list[str]:
 def _write_study(study: Study, plan: Plan, records: dict[Cell, list[Record]], stem: Path) -> list[str]:
     frame = study_frame(study, plan, results_of(records), measured=False)
     write_text(stem.with_suffix(".csv"), csv_text(frame))
-    figure, data = comparison.draw(study, frame)
-    save(figure, data, stem.with_name(f"{stem.name}-comparison"))
+    # the other figures need what the stage `sample` measures, which has not run here
+    kind = "compression" if "compression" in study.figures else "comparison"
+    figure, data = {"compression": compression, "comparison": comparison}[kind].draw(study, frame)
+    save(figure, data, stem.with_name(f"{stem.name}-{kind}"))
     curves = epochs.epoch_frame(study, plan, records)
     save(epochs.draw(study, curves, face(frame)[0]), curves, stem.with_name(f"{stem.name}-epochs"))
-    pictures = [f"![{study.name}, {kind}]({stem.name}-{kind}.png)" for kind in ("comparison", "epochs")]
+    pictures = [f"![{study.name}, {kind}]({stem.name}-{kind}.png)" for kind in (kind, "epochs")]
     return ["", f"### {study.name}", "", study.question, "", *pictures]

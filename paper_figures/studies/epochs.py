@@ -1,8 +1,11 @@
-"""Test accuracy of every configuration of a study, epoch by epoch: from where on they can be told apart."""
+"""Test accuracy of every configuration of a study, epoch by epoch, one panel for each network: from where on they can
+be told apart."""
 
 from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.cells import Cell
@@ -18,8 +21,8 @@ LINES = ("-", "--", ":", "-.")
 
 
 def epoch_frame(study: Study, plan: Plan, records: dict[Cell, list[Record]]) -> pd.DataFrame:
-    """One line for each epoch of each configuration: label, epoch (from 1), and over its runs the test accuracy in %:
-    n, mean, sd, low to high (95 % t interval), min, max. level: of the last factor, by which lines are dashed.
+    """One line for each epoch of each configuration: label, network, level (of the last factor, which dashes show),
+    epoch (from 1), and over its runs the test accuracy in %: n, mean, sd, low to high (95 % t interval), min, max.
     """
     lines = []
     factor = next((name for name in reversed(study.factors) if len(study.factors[name]) > 1), None)
@@ -29,6 +32,7 @@ def epoch_frame(study: Study, plan: Plan, records: dict[Cell, list[Record]]) -> 
         reference = cell.model.name in study.references
         about = {
             "label": configuration_label(study, cell.model),
+            "network": cell.model.name,
             "reference": reference,
             "level": None if reference or factor is None else getattr(cell.model, factor),
         }
@@ -41,29 +45,45 @@ def epoch_frame(study: Study, plan: Plan, records: dict[Cell, list[Record]]) -> 
 @styled
 def draw(study: Study, data: pd.DataFrame, about: str) -> Figure:
     """The figure of `epoch_frame`; about: what the runs are."""
-    figure = new_figure(3.6)
-    axes = figure.subplots()
-    ends, curves = [], []
-    colours = iter([COLOURS[name] for name in ("blue", "orange", "green", "red", "pink", "brown")])
+    networks = list(dict.fromkeys(data.loc[~data["reference"], "network"])) or [None]
+    figure = new_figure(0.6 + 3.0 * len(networks))
+    grid = figure.subplots(len(networks), sharex=True, sharey=True, squeeze=False)[:, 0]
     levels = list(dict.fromkeys(data["level"].dropna()))
-    by_name: dict[str, str] = {}
-    for label, line in data.groupby("label", sort=False):
-        reference, level = bool(line["reference"].iloc[0]), line["level"].iloc[0]
-        name = label.removesuffix(f", {level}")  # lines of one name share a colour
-        colour = DENSE if reference else by_name.setdefault(name, by_name.get(name) or next(colours))
-        style = "-" if reference or pd.isna(level) else LINES[levels.index(level) % len(LINES)]
-        axes.plot(line["epoch"], line["mean"], color=colour, ls=style, lw=1.1, label=label)
-        last = line.iloc[-1]
-        if last["n"] > 1:
-            axes.plot([last["epoch"]] * 2, [last["low"], last["high"]], "_-", color=colour, lw=0.8)
-        ends.append(Label(last["epoch"], last["mean"], f"{label} ({int(last['n'])})", colour))
-        curves.append(line[["epoch", "mean"]].to_numpy())
-    axes.set(xlabel="epoch", ylabel="test accuracy, %", xlim=(0, data["epoch"].max() * 1.22))
+    drawn = []
+    for axes, network in zip(grid, networks, strict=True):
+        lines = data[data["reference"] | (data["network"] == network)]
+        drawn.append((axes, *_panel(axes, lines, levels)))
+        axes.set_ylabel("test accuracy, %")
+        axes.set_title(network or "", fontsize=8, loc="left")
+    last = data["epoch"].max()
+    grid[-1].set(xlabel="epoch", xlim=(0, last * 1.22))
+    grid[-1].set_xticks([tick for tick in grid[-1].get_xticks() if tick <= last])
     figure.suptitle(
         f"{study.question}\n{about}. Means over runs (their number in brackets); at the end 95 % t intervals.",
         fontsize=8.5, x=0.01, ha="left", color=INK,
     )  # fmt: skip
     figure.draw_without_rendering()  # settles the layout
     figure.set_layout_engine("none")
-    place_labels(axes, ends, curves)
+    for axes, ends, curves in drawn:
+        place_labels(axes, ends, curves)
     return figure
+
+
+def _panel(axes: Axes, data: pd.DataFrame, levels: list[str]) -> tuple[list[Label], list[np.ndarray]]:
+    """Draw the lines; their labels, to be placed once the layout is settled, and the points they run through."""
+    ends, curves = [], []
+    colours = iter([COLOURS[name] for name in ("blue", "orange", "green", "red", "pink", "brown")])
+    by_name: dict[str, str] = {}
+    for label, line in data.groupby("label", sort=False):
+        reference, level, network = (line[column].iloc[0] for column in ("reference", "level", "network"))
+        short = label if reference else label.removeprefix(f"{network}, ")
+        name = short.removesuffix(f", {level}")  # lines of one name share a colour
+        colour = DENSE if reference else by_name.setdefault(name, by_name.get(name) or next(colours))
+        style = "-" if reference or pd.isna(level) else LINES[levels.index(level) % len(LINES)]
+        axes.plot(line["epoch"], line["mean"], color=colour, ls=style, lw=1.1, label=short)
+        last = line.iloc[-1]
+        if last["n"] > 1:
+            axes.plot([last["epoch"]] * 2, [last["low"], last["high"]], "_-", color=colour, lw=0.8)
+        ends.append(Label(last["epoch"], last["mean"], f"{short} ({int(last['n'])})", colour))
+        curves.append(line[["epoch", "mean"]].to_numpy())
+    return ends, curves

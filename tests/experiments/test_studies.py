@@ -86,10 +86,10 @@ def test_the_demos_studies_stay_cheap(settings):
 def test_the_study_of_groups_and_expanders_on_cifar100(settings):
     plan = make_plan(replace(settings, scale="cifar-short"))
     assert {cell.study for cell in plan.cells} == {"groups-or-expanders"}
-    assert len(plan.runs(missing_ok=True)) == 21
+    assert len(plan.runs(missing_ok=True)) == 75
     found = {(cell.model.name, cell.model.graph, cell.model.init): cell for cell in plan.cells}
-    sparse = {("X-MobileNet-0.5-8", graph, init) for graph in ("random", "grouped", "grouped-shuffled")
-              for init in ("torch", "sparse-aware")}  # fmt: skip
+    sparse = {(f"X-MobileNet-0.5-{c}", graph, init) for graph in ("random", "grouped", "grouped-shuffled")
+              for init in ("torch", "sparse-aware") for c in (2, 4, 8, 16)}  # fmt: skip
     assert set(found) == sparse | {("MobileNet-0.5", "random", "torch")}
     for cell in plan.cells:
         assert (cell.dataset, cell.model.num_classes, cell.model.narrow, cell.model.drop_strides) == (

@@ -18,7 +18,7 @@ from experiments.studies import read_studies
 from experiments.variance import split_variance
 from paper_figures.__main__ import main
 from paper_figures.drawing import NO_REPRODUCTION, STYLE
-from paper_figures.studies import comparison, connectivity, stability
+from paper_figures.studies import comparison, compression, connectivity, stability
 from paper_figures.studies.files import write_studies
 from paper_figures.studies.frames import study_frame, summary_frame
 from xnets.errors import XNetsError
@@ -130,19 +130,45 @@ def test_a_comparison_shows_every_configuration_and_its_reference(cifar_studies)
     study, frame = frame_of(cifar_studies, "groups-or-expanders")
     figure, data = comparison.draw(study, frame)
     assert list(data["label"]) == [
-        "random, torch", "random, sparse-aware", "grouped, torch", "grouped, sparse-aware",
-        "grouped-shuffled, torch", "grouped-shuffled, sparse-aware", "MobileNet-0.5",
+        *(f"X-MobileNet-0.5-{c}, {graph}, {init}" for c in (2, 4, 8, 16)
+          for graph in ("random", "grouped", "grouped-shuffled") for init in ("torch", "sparse-aware")),
+        "MobileNet-0.5",
     ]  # fmt: skip
-    assert list(data["n"]) == [3] * 7
+    assert list(data["n"]) == [3] * 25
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == list(data["label"])
     means = [line.get_xydata()[0] for line in axes.lines if line.get_markersize() == 5 and line.get_marker() in "oD"]
-    assert np.array(means) == pytest.approx(np.column_stack([data["mean"], range(7)]))
+    assert np.array(means) == pytest.approx(np.column_stack([data["mean"], range(25)]))
     assert "proves nothing" not in words(figure), "these are real data"
     assert "CIFAR-100, 30 epochs" in words(figure)
     reference = frame[frame["reference"]]
     assert reference["gap"].isna().all()
     assert data["mean"].iloc[-1] == pytest.approx(reference["top1"].mean())
+
+
+def test_accuracy_against_compression_shows_what_is_there(cifar_studies):
+    """C = 2 is not trained, and of C = 4 one run."""
+    study, frame = frame_of(cifar_studies, "groups-or-expanders")
+    one = (frame["label"] == "X-MobileNet-0.5-4, random, torch") & (frame["train_seed"] == 0)
+    frame = frame[one | ~frame["network"].str.endswith(("-2", "-4"))]
+    figure, data = compression.draw(study, frame)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["2\n(no run yet)", "4", "8", "16"]
+    lines = {line.get_label().split(" (")[0]: line for line in axes.lines if not line.get_label().startswith("_")}
+    assert set(lines) == {
+        *(f"{graph}, {init}" for graph in study.factors["graph"] for init in study.factors["init"]), "MobileNet-0.5",
+    }  # fmt: skip
+    for name, points in data[~data["reference"]].groupby("line"):
+        points = points.sort_values("compression")
+        x, y = lines[name].get_xydata().T
+        assert y == pytest.approx(points["mean"].to_numpy())
+        assert np.log2(x) == pytest.approx(np.log2(points["compression"].to_numpy(dtype=float)), abs=0.2)
+    assert lines["random, torch"].get_ydata()[0] == pytest.approx(frame.loc[one, "top1"].item())
+    assert lines["random, torch"].get_label() == "random, torch (1 to 3 runs)"
+    bars = np.array([line.get_ydata() for line in axes.lines if line.get_marker() == "_"], dtype=float)
+    several = data.loc[~data["reference"] & (data["n"] > 1), ["low", "high"]].to_numpy()
+    assert np.sort(bars[~np.isnan(bars[:, 0])], axis=0) == pytest.approx(np.sort(several, axis=0))
+    assert "CIFAR-100, 30 epochs" in words(figure)
 
 
 @pytest.mark.parametrize(("name", "module"), [("connectivity", connectivity), ("stability", stability)])

@@ -2,8 +2,9 @@
 
 Three loops take turns at some steps each. xnets: the trainer's (images kept as uint8, a batch cropped and flipped at
 once, X-layers by the kernel that `auto` measured). plain: the same network by the dense kernel, fed by a DataLoader
-with workers and torchvision's transforms. authors: the same DataLoader and masked weights. All in fp32 with SGD, on
-made-up images of CIFAR's size; all cores unless --threads says otherwise.
+with workers and torchvision's transforms. authors: the same DataLoader and masked weights. On a GPU, or with
+--compiled, a fourth: xnets compiled, the trainer's with local.compile. All in fp32 with SGD, on made-up images of the
+size of CIFAR's; all cores unless --threads says otherwise.
 """
 
 import argparse
@@ -80,6 +81,12 @@ def usual(data: PackedData, batch: int, device: torch.device, workers: int) -> L
             yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
 
 
+def trained(name: str, device: torch.device) -> nn.Module:
+    """The network as the trainer has it."""
+    model = build(name, 10).to(device)
+    return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
+
+
 def steps(model: nn.Module, loop: Loop, kernel: str, fused: bool, count: int) -> Callable[[], None]:
     """`count` steps of training, until the device is done with them."""
     optimizer = torch.optim.SGD(model.parameters(), 1e-6, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=fused)
@@ -102,12 +109,15 @@ def measure(name: str, data: PackedData, device: torch.device, options: argparse
     """Rows of the csv for one network."""
     batch, workers = NETWORKS[name], min(4, os.cpu_count() or 1)
     work = {
-        "xnets": steps(build(name, 10).to(device), ours(data, batch, device), "auto", True, options.steps),
+        "xnets": steps(trained(name, device), ours(data, batch, device), "auto", True, options.steps),
         "plain": steps(build(name, 10).to(device), usual(data, batch, device, workers), "dense", False, options.steps),
         "authors": steps(
             masked_twin(build(name, 10)).to(device), usual(data, batch, device, workers), "dense", False, options.steps
         ),
     }
+    if options.compiled or device.type == "cuda":
+        fused = torch.compile(trained(name, device))
+        work["xnets compiled"] = steps(fused, ours(data, batch, device), "auto", True, options.steps)
     times: dict[str, list[float]] = {loop: [] for loop in work}
     for repeat in tqdm(range(options.repeats + 1), desc=name, leave=False):  # the first compiles and warms up
         for loop, train in work.items():
@@ -145,6 +155,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3, help="in a turn")
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--compiled", action="store_true", help="the trainer's loop by torch.compile too, on a CPU")
     parser.add_argument("--csv", type=Path, default=CSV)
     options = parser.parse_args()
     write_rows(options.csv, COLUMNS, rows(options))

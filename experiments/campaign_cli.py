@@ -34,6 +34,7 @@ def add_campaign(commands: argparse._SubParsersAction) -> None:
     run.add_argument("--max-files", type=int, default=8, metavar="N", help="bundles (default: %(default)s)")
     run.add_argument("--workers", type=int, help="runs at a time (default: local.workers of params.yaml)")
     run.add_argument("--kernel", help="of sparse layers (default: local.kernel of params.yaml)")
+    run.add_argument("--compile", action="store_true", default=None, help="as local.compile of params.yaml")
     run.set_defaults(run=_run)
 
 
@@ -67,7 +68,7 @@ def _run(args: argparse.Namespace) -> int:
     from xnets.errors import XNetsError
 
     settings, entries = read_settings(), read_campaign()
-    said = {"workers": args.workers, "kernel": args.kernel}
+    said = {"workers": args.workers, "kernel": args.kernel, "compile": args.compile}
     local = replace(settings.local, **{key: value for key, value in said.items() if value is not None})
     if args.scale:
         check_choice("scale", args.scale, list(read_scales()))

@@ -39,6 +39,7 @@ def add_train(commands: argparse._SubParsersAction) -> None:
         "--kernel", default="auto", help="of sparse layers: auto (the fastest here), dense, direct, triton"
     )
     where.add_argument("--store", type=Path, default=Path("store"), help="folder of runs (%(default)s)")
+    where.add_argument("--compile", action="store_true", help="the network by torch.compile: worth a try on a GPU")
     where.add_argument("--checkpoint-minutes", type=float, default=5)
 
     def run(args: argparse.Namespace) -> None:

@@ -41,8 +41,10 @@ def attempt(
 ) -> tuple[str, str | None]:  # fmt: skip
     """execute(), its end in words, nothing raised: ("done", None), ("stopped", None), ("failed" or "full", reason)."""
     try:
-        seconds = 60 * settings.local.checkpoint_minutes
-        execute(task, run, Store(settings.store), settings.data_folder, device, seconds, on_epoch, stop, group)
+        seconds, compiled = 60 * settings.local.checkpoint_minutes, settings.local.compile
+        execute(
+            task, run, Store(settings.store), settings.data_folder, device, seconds, on_epoch, stop, group, compiled
+        )
     except Stopped:
         return "stopped", None
     except CannotWrite as error:
@@ -62,6 +64,7 @@ def attempt(
 def execute(
     task: str, run: Run, store: Store, data_folder: Path, device: torch.device, checkpoint_seconds: float,
     on_epoch: OnEpoch = lambda record: None, stop: Callable[[], bool] = lambda: False, group: Group = ALONE,
+    compiled: bool = False,
 ) -> None:  # fmt: skip
     """Train or evaluate `run` unless that is done, and leave the outcome in the store.
 
@@ -81,20 +84,20 @@ def execute(
         if task == "evaluate":
             _evaluate(run, store, data, device, group)
         elif first:
-            _train(run, store, data, device, checkpoint_seconds, on_epoch, stop, group)
+            _train(run, store, data, device, checkpoint_seconds, on_epoch, stop, group, compiled)
         else:
             train(run, data, store.folder(run), device, checkpoint_seconds, stop=stop, group=group)
 
 
 def _train(
     run: Run, store: Store, data: PackedData, device: torch.device, checkpoint_seconds: float, on_epoch: OnEpoch,
-    stop: Callable[[], bool], group: Group,
+    stop: Callable[[], bool], group: Group, compiled: bool,
 ) -> None:  # fmt: skip
     """As rank 0."""
     folder = store.folder(run)
     log = folder / "history.jsonl"
     started = time.time()
-    about = {**provenance(device), "processes": group.size}
+    about = {**provenance(device), "compiled": compiled and group.size == 1, "processes": group.size}
     before = store.seconds_before(run)
     log.unlink(missing_ok=True)
     (folder / "evaluation.json").unlink(missing_ok=True)  # of a network that is about to be replaced
@@ -105,7 +108,7 @@ def _train(
         on_epoch(record)
 
     with store.noted_attempt(run, {key: about[key] for key in ("host", "slurm_job", "device")}):
-        result = train(run, data, folder, device, checkpoint_seconds, note, stop, group)
+        result = train(run, data, folder, device, checkpoint_seconds, note, stop, group, compiled)
         about["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         about["seconds"] = round(before + time.time() - started, 2)
         store.write_result(run, {"run": run.to_dict(), **result, "provenance": about})

@@ -28,6 +28,7 @@ class LocalSettings:
     threads: int = 1
     kernel: str = "dense"
     deterministic: bool = False
+    compile: bool = False
     checkpoint_minutes: float = 5
 
     def __post_init__(self) -> None:
@@ -36,8 +37,8 @@ class LocalSettings:
         whole = [self.workers, self.threads]
         if not all(type(n) is int for n in whole) or type(self.checkpoint_minutes) not in (int, float):
             raise XNetsError("params.yaml: local.workers, threads and checkpoint_minutes must be numbers.")
-        if type(self.deterministic) is not bool:
-            raise XNetsError("params.yaml: local.deterministic must be true or false.")
+        if not all(type(said) is bool for said in (self.deterministic, self.compile)):
+            raise XNetsError("params.yaml: local.deterministic and compile must be true or false.")
         if self.workers < 0 or self.threads < 1 or self.checkpoint_minutes < 0:
             raise XNetsError("params.yaml: local.workers and checkpoint_minutes must be >= 0, local.threads >= 1.")
 

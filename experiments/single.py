@@ -34,10 +34,12 @@ def train_one(args: argparse.Namespace) -> None:
         args.model, data.num_classes, args.rule, args.graph, args.init, args.narrow, args.drop_strides
     )  # fmt: skip
     run = Run(spec, args.data, data.digest, _protocol(args, spec.parsed), args.graph_seed, args.train_seed)
-    train_here(run, Store(args.store), args.data_folder, device, args.checkpoint_minutes)
+    train_here(run, Store(args.store), args.data_folder, device, args.checkpoint_minutes, args.compile)
 
 
-def train_here(run: Run, store: Store, data_folder: Path, device: "torch.device", checkpoint_minutes: float) -> None:
+def train_here(
+    run: Run, store: Store, data_folder: Path, device: "torch.device", checkpoint_minutes: float, compiled: bool = False
+) -> None:
     """Train and evaluate one run in this process, telling of each epoch; what is done is told at once."""
     import torch
 
@@ -51,7 +53,7 @@ def train_here(run: Run, store: Store, data_folder: Path, device: "torch.device"
                 f"top-1 {record['train_top1']:.2f} %  test top-1 {record['test_top1']:.2f} %"
             )
 
-        execute("train", run, store, data_folder, device, 60 * checkpoint_minutes, on_epoch)
+        execute("train", run, store, data_folder, device, 60 * checkpoint_minutes, on_epoch, compiled=compiled)
         execute("evaluate", run, store, data_folder, device, 0)
     result, seen = store.result(run), store.evaluation(run)
     best = max(record["test_top1"] for record in result["epochs"])

@@ -98,7 +98,7 @@ def test_all_loops_feed_the_same_images(images):
 
 def test_training_is_timed_in_turns(images, monkeypatch):
     monkeypatch.setattr(train, "NETWORKS", {"X-VGG16-2": 4})
-    options = argparse.Namespace(steps=1, repeats=2)
+    options = argparse.Namespace(steps=1, repeats=2, compiled=False)
     rows = list(train.measure("X-VGG16-2", images, torch.device("cpu"), options))
     assert [row[4] for row in rows] == ["xnets", "plain", "authors"]
     assert all(len(row) == len(train.COLUMNS) - 1 for row in rows)

@@ -160,6 +160,7 @@ def test_one_more_seed_is_one_more_run(settings):
         ({"local": {"workers": "two"}}, "must be numbers"),
         ({"local": {"threads": None}}, "must be numbers"),
         ({"local": {"deterministic": "yes"}}, "true or false"),
+        ({"local": {"compile": 1}}, "true or false"),
     ],
 )
 def test_mistakes_in_params_are_one_sentence(repository, tmp_path, change, named):

@@ -293,3 +293,27 @@ def test_first_step_is_sgd_with_nesterov(digits, tmp_path):
     for name, w in model.named_parameters():
         g = w.grad + 0.01 * w.detach()
         assert torch.allclose(after[name], w.detach() - 0.05 * (g + 0.9 * g), atol=1e-6), name
+
+
+def test_a_compiled_run_is_the_same_run_and_ends_the_same_however_it_is_interrupted(digits, tmp_path):
+    """7 steps an epoch, the last of them smaller and so not compiled. Without dropout, whose draws would differ."""
+    run = Run(ModelSpec("X-VGG16-2", 10, narrow=16, drop_strides=2), "digits", digits.digest, SHORT, 1, 2)
+    usual = train(run, digits, tmp_path / "usual", CPU)
+    whole = train(run, digits, tmp_path / "whole", CPU, compiled=True)
+    losses = [[record["train_loss"] for record in result["epochs"]] for result in (usual, whole)]
+    assert losses[1] == pytest.approx(losses[0], rel=2e-2)
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-3)
+    asked = iter([False] * 3 + [True] + [False] * 5 + [True])
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            train(run, digits, tmp_path / "parts", CPU, stop=lambda: next(asked), compiled=True)
+    assert train(run, digits, tmp_path / "parts", CPU, compiled=True) == whole
+
+
+def test_without_a_compiler_it_is_one_sentence(run, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))
+    monkeypatch.setattr(torch._inductor.config, "fx_graph_cache", False)
+    torch.compiler.reset()
+    with pytest.raises(XNetsError, match=r"cannot be compiled here .*: train it without local\.compile") as error:
+        train(run, digits, tmp_path, CPU, compiled=True)
+    assert "\n" not in str(error.value)

@@ -51,6 +51,7 @@ def train(
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
     stop: Callable[[], bool] = lambda: False,
     group: Group = ALONE,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """Train `run` in `folder`, going on from the checkpoint there, and leave MODEL behind.
 
@@ -66,13 +67,15 @@ def train(
         stop: asked after each step; once it says True on any rank, a checkpoint is written and all raise Stopped.
         group: the processes that share each batch. Another number of them gives the same result but for rounding (and
             dropout's draws), so it may change from one interruption to the next.
+        compiled: let torch.compile fuse what is between the convolutions, for batches of full size: other last bits,
+            other draws of dropout, and half a minute to begin with. Only where one process trains the run.
 
     Returns:
         epochs (the list of those records), graphs_sha256 and weights_sha256, on every rank.
 
     Raises:
         Diverged: a loss that is not finite. Stopped: see `stop`. XNetsError: a damaged checkpoint, a full disk, fp16
-        on a CPU.
+        on a CPU, no compiler for `compiled`.
     """
     protocol = run.protocol
     if protocol.precision == "fp16" and device.type == "cpu":
@@ -80,6 +83,7 @@ def train(
     batches = Batches(data, protocol.batch_size, protocol.augmentation, device, group)
     model = build_run(run, device)
     parallel = wrap(model, device, group)
+    on_full_batches = _compiled(model, run) if compiled and group.size == 1 else parallel
     optimizer = torch.optim.SGD(
         model.parameters(), protocol.max_lr, protocol.momentum, weight_decay=protocol.weight_decay,
         nesterov=protocol.nesterov, fused=True,
@@ -134,7 +138,7 @@ def train(
             if group.rank > 0:  # the checkpoint has rank 0's stream of dropout; the others need none to go on
                 torch.manual_seed(derive_seed(run.train_seed, "dropout", group.rank, epoch, step))
             with _precision(protocol, device):
-                logits = parallel(x)
+                logits = (on_full_batches if n == protocol.batch_size else parallel)(x)
                 loss = _mean_loss(logits, y, n, group)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
@@ -208,6 +212,20 @@ def weights_digest(model: nn.Module) -> str:
 def _precision(protocol: Protocol, device: torch.device) -> AbstractContextManager:
     dtype = _AUTOCAST[protocol.precision]
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def _compiled(model: nn.Module, run: Run) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The network as its first call compiles it, for that size of batch."""
+    fused = torch.compile(model)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        try:
+            return fused(x)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            why = str(error).splitlines()[0]
+            raise XNetsError(f"{run.label} cannot be compiled here ({why}): train it without local.compile.") from None
+
+    return forward
 
 
 def _mean_loss(logits: torch.Tensor, y: torch.Tensor, n: int, group: Group) -> torch.Tensor:

@@ -202,7 +202,7 @@ def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: i
             if not live or attempt == 2:  # a checkpoint that was replaced while it was read is there again at once
                 raise
         else:
-            for old in out.glob("campaign-*.tar"):
+            for old in out.glob("campaign-*.tar*"):
                 if old not in done.files:
                     old.unlink()
             return done

@@ -7,7 +7,7 @@ ABOUT = """\
 Train what experiments/campaign.yaml lists, most wanted first, in slices: minutes at a time, on machines that keep
 nothing in between. A slice ends in bundles; the next one begins with them.
 
-  xnets store import bundles/*.tar                        what earlier slices brought, checkpoints too
+  xnets store import bundles/campaign-*                   what earlier slices brought, checkpoints too
   xnets campaign run --minutes 9 --out bundles            one slice, here or on a machine that is lent for ten minutes
   xnets campaign plan                                     what is finished and what comes next
   xnets published add --scale cifar                       once runs are finished: into published/"""

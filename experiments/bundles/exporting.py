@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import hashlib
 import io
+import math
 import re
 import tarfile
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from experiments.bundles.format import DONE_FILES, MANIFEST, UNDER_WAY_FILES, Checked, Packed, is_bundle, manifest
+from experiments.bundles.volumes import write_volumes
 from experiments.sound import sound_evaluation, sound_result
 from experiments.store import Store
 from xnets.errors import Stopped, XNetsError
@@ -18,6 +20,7 @@ from xnets.files import read_json, write_atomically
 from xnets.training import Run
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
+ENDS = 4 * 512 + tarfile.RECORDSIZE + len(manifest([]))  # of a tar: headers, and the padding at the end
 
 
 @dataclass
@@ -44,12 +47,13 @@ def export_runs(
         models: the trained networks too; that of a run without an evaluation is always taken.
         unfinished: also the checkpoints of planned runs under way, but for those that a process is training.
         max_mib: cut it into target-1, target-2, ... of at most so many MiB, each a bundle of its own.
-        max_files: no more of these; what does not fit is left out, the last of `planned` and checkpoints first.
+        max_files: no more of these; what does not fit is left out, the last of `planned` and checkpoints first. A run
+            larger than max_mib is then in a bundle that is cut into volumes, which count as files.
         live: called while runs are trained into the store: of those under way the last checkpoint is taken.
 
     Raises:
         XNetsError: nothing to export, damage in the store, a name that is none of a bundle or is taken by another
-            file, a run larger than max_mib, a full disk.
+            file, a run larger than max_mib (without max_files), a full disk.
     """
     suffix = next((s for s in reversed(SUFFIXES) if target.name.endswith(s) and target.name != s), None)
     if suffix is None:
@@ -72,15 +76,23 @@ def export_runs(
             left_out = "".join(f"\n  left out: {reason}" for reason in done.left_out)
             raise XNetsError(f"Nothing to export: {store.root} has none of these runs finished.{more}{left_out}")
         bundle.sort(key=lambda packed: packed.run.fingerprint)
-        parts, done.files = [bundle], [target]
+        parts, paths = [(bundle, 1)], [target]
         if max_mib is not None:
-            parts, stem = _cut(bundle, max_mib, suffix), target.name.removesuffix(suffix)
-            done.files = [target.with_name(f"{stem}-{i + 1}{suffix}") for i in range(len(parts))]
-        for path in done.files:
+            parts, stem = _cut(bundle, max_mib, suffix, max_files is not None), target.name.removesuffix(suffix)
+            paths = [target.with_name(f"{stem}-{i + 1}{suffix}") for i in range(len(parts))]
+        for path in paths:
             if path.exists() and not is_bundle(path):
                 raise XNetsError(f"{path} is there and is no bundle of this format: name another file.")
-        for path, part in zip(done.files, parts, strict=True):
-            write_atomically(path, lambda file, part=part: _write(file, part, store, compressed=suffix != ".tar"))
+        for path, (part, files) in zip(paths, parts, strict=True):
+
+            def write(file: IO[bytes], part: list[Packed] = part) -> None:
+                _write(file, part, store, compressed=suffix != ".tar")
+
+            if files == 1:
+                write_atomically(path, write)
+                done.files.append(path)
+            else:
+                done.files += write_volumes(path, write, int(max_mib * 2**20))
     return done
 
 
@@ -147,38 +159,40 @@ def _fitting(bundle: list[Packed], max_mib: float, max_files: int, suffix: str, 
     """As many of them, in their order, as are sure to fit into so many files of that size."""
     kept: list[Packed] = []
     for packed in bundle:
-        try:
-            parts = _cut(sorted([*kept, packed], key=lambda each: each.run.fingerprint), max_mib, suffix)
-        except XNetsError as error:
-            left_out.append(str(error))
-            continue
-        if len(parts) > max_files:
+        parts = _cut(sorted([*kept, packed], key=lambda each: each.run.fingerprint), max_mib, suffix, volumes=True)
+        if sum(files for _, files in parts) > max_files:
             left_out.append(f"{packed.run.label}: {max_files} files of {max_mib:g} MiB have no room left for it.")
         else:
             kept.append(packed)
     return kept
 
 
-def _cut(bundle: list[Packed], max_mib: float, suffix: str) -> list[list[Packed]]:
-    """In their order, as many runs into a part as are sure to fit."""
-    limit = max_mib * 2**20
+def _cut(bundle: list[Packed], max_mib: float, suffix: str, volumes: bool) -> list[tuple[list[Packed], int]]:
+    """In their order, as many runs into a part as are sure to fit into one file, and 1.
+
+    volumes: a run that no file holds is of a part that becomes several, so many; it takes in what saves a file.
+    """
+    most = max_mib * 2**20
     if suffix != ".tar":
-        limit = limit / 1.001 - 100  # what gzip adds at most, to what it cannot compress
-    limit -= 4 * 512 + tarfile.RECORDSIZE + len(manifest([]))  # headers and the padding at the end
+        most = most / 1.001 - 100  # what gzip adds at most, to what it cannot compress
+
+    def files(size: int) -> int:
+        return math.ceil((size + ENDS) / most)
+
     parts: list[list[Packed]] = [[]]
-    room = limit
+    sizes = [0]
     for packed in bundle:
         takes = len(manifest([packed])) + sum(512 + -(-about["size"] // 512) * 512 for about in packed.files.values())
-        if takes > limit:
-            needed = max_mib + (takes - limit) * 1.001 / 2**20
+        if files(takes) > 1 and not volumes:
+            needed = max_mib + (takes + ENDS - most) * 1.001 / 2**20
             advice = f"say --max-mib {needed + 0.05:.1f} or more"
             raise XNetsError(f"{packed.run.label} alone does not fit into {max_mib:g} MiB: {advice}.")
-        if takes > room:
+        if parts[-1] and files(sizes[-1] + takes) == files(sizes[-1]) + files(takes):
             parts.append([])
-            room = limit
+            sizes.append(0)
         parts[-1].append(packed)
-        room -= takes
-    return parts
+        sizes[-1] += takes
+    return [(part, files(size)) for part, size in zip(parts, sizes, strict=True)]
 
 
 def _write(file: IO[bytes], bundle: list[Packed], store: Store, compressed: bool) -> None:

@@ -9,6 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from experiments.bundles.format import Checked, bad, check_bundle, read_files
+from experiments.bundles.volumes import joined
 from experiments.sound import sound_result
 from experiments.store import Store
 from xnets.errors import Stopped, XNetsError
@@ -39,9 +40,14 @@ def import_bundles(store: Store, paths: list[Path]) -> Imported:
     added where no result is, nor a checkpoint of as many epochs.
 
     Raises:
-        XNetsError: a bundle or a result here is damaged, a run is another engine's, a process trains into the store,
-            the disk is full.
+        XNetsError: a bundle or a result here is damaged, a volume of a bundle is missing, a run is another engine's, a
+            process trains into the store, the disk is full.
     """
+    with joined(paths, store.root) as whole:
+        return _import_whole(store, whole)
+
+
+def _import_whole(store: Store, paths: list[Path]) -> Imported:
     bundles = {path: check_bundle(path) for path in paths}
     done = Imported()
     with store.lock():

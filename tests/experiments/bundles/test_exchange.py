@@ -1,6 +1,7 @@
 """What was computed elsewhere counts here, and nothing that is here is overwritten."""
 
 import argparse
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -247,12 +248,46 @@ def test_what_does_not_fit_into_so_many_files_is_left_out(tmp_path, there):
 
     finished, under_way, files, left_out = packed(max_files=2)
     assert (finished, under_way, files) == (2, 1, 1)
-    assert [reason.split(" alone ")[0] for reason in left_out] == [RUNS[1].label]
+    assert left_out == [f"{RUNS[1].label}: 2 files of 0.5 MiB have no room left for it."]
     (there.folder(RUNS[0]) / "checkpoint.pt").write_bytes(bytes(int(0.47 * 2**20)))
     assert packed(max_files=3)[:3] == (2, 1, 3)
     finished, under_way, files, left_out = packed(max_files=1)
     assert (finished, under_way, files) == (2, 0, 1)
     assert f"{RUNS[0].label}: 1 files of 0.5 MiB have no room left for it." in left_out
+
+
+def test_a_checkpoint_larger_than_a_file_is_cut_into_volumes(tmp_path, there, here):
+    (there.folder(RUNS[1]) / "result.json").unlink()
+    checkpoint = there.folder(RUNS[1]) / "checkpoint.pt"
+    checkpoint.write_bytes(random.Random(0).randbytes(int(1.2 * 2**20)))
+
+    def packed():
+        done = export_runs(there, tmp_path / "runs.tar", RUNS, unfinished=True, max_mib=0.5, max_files=8)
+        assert (done.finished, done.under_way, done.left_out) == (2, 1, [])
+        assert all(path.stat().st_size <= 0.5 * 2**20 for path in done.files)
+        return done.files
+
+    files = packed()
+    volumes = [path for path in files if "of" in path.name]
+    assert [path.name.split(".tar.")[1] for path in volumes] == ["1of3", "2of3", "3of3"]
+    bundle = volumes[0].with_name(volumes[0].name.removesuffix(".1of3"))
+    before = contents(here)
+    with pytest.raises(XNetsError, match=rf"{bundle.name} is cut into 3 files: name 1of3, 3of3 too, or none"):
+        import_bundles(here, [path for path in files if path not in (volumes[0], volumes[2])])
+    whole = volumes[1].read_bytes()
+    volumes[1].write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
+    with pytest.raises(XNetsError, match=f"{bundle} is damaged: copy it here again"):
+        import_bundles(here, files)
+    assert contents(here) == before
+    volumes[1].write_bytes(whole)
+    done = import_bundles(here, files[::-1])
+    assert (len(done.new), len(done.under_way)) == (2, 1)
+    assert (here.folder(RUNS[1]) / "checkpoint.pt").read_bytes() == checkpoint.read_bytes()
+    before = contents(here)
+    assert import_bundles(here, files).new == []
+    assert contents(here) == before, "nothing that was joined is left there"
+    checkpoint.write_bytes(b"much smaller")
+    assert not any("of" in path.name for path in packed())
 
 
 def test_a_full_disk_and_a_store_in_use(tmp_path, there, here, monkeypatch):

@@ -1,0 +1,93 @@
+"""A bundle larger than a file may be is cut into volumes, runs-3.tar.1of7 ...; joined they are the bundle again."""
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from xnets.errors import CannotWrite, XNetsError
+from xnets.files import write_atomically
+
+VOLUME = re.compile(r"(?P<bundle>.+)\.(?P<place>[0-9]+)of(?P<count>[0-9]+)")
+CHUNK = 2**20
+
+
+def write_volumes(target: Path, write: Callable[[IO[bytes]], None], most: int) -> list[Path]:
+    """Cut what `write` writes into volumes of at most `most` bytes beside `target`.
+
+    They take the places of older ones together, once all of them are on the disk.
+    """
+    with _folder_in(target.parent) as folder:
+        whole = Path(folder) / target.name
+        write_atomically(whole, write)
+        count = -(-whole.stat().st_size // most)
+        volumes = [f"{target.name}.{place}of{count}" for place in range(1, count + 1)]
+        with open(whole, "rb") as source:
+            for name in volumes:
+                write_atomically(whole.with_name(name), lambda file: _copy(source, file, most))
+        for name in volumes:
+            os.replace(whole.with_name(name), target.with_name(name))
+    return [target.with_name(name) for name in volumes]
+
+
+@contextlib.contextmanager
+def joined(paths: list[Path], room: Path) -> Iterator[list[Path]]:
+    """The bundles that these files are, whole; volumes are joined in a folder in `room` that is gone afterwards.
+
+    Raises XNetsError for a volume that is not among them or cannot be read, and a full disk.
+    """
+    whole, cut_up = [], {}
+    for path in paths:
+        found = VOLUME.fullmatch(path.name)
+        if found is None:
+            whole.append(path)
+        else:
+            bundle = path.with_name(found["bundle"]), int(found["count"])
+            cut_up.setdefault(bundle, {})[int(found["place"])] = path
+    for (bundle, count), volumes in cut_up.items():
+        missing = [f"{place}of{count}" for place in range(1, count + 1) if place not in volumes]
+        if missing:
+            raise XNetsError(f"{bundle} is cut into {count} files: name {', '.join(missing)} too, or none of them.")
+    with _folder_in(room) if cut_up else contextlib.nullcontext() as folder:
+        names = {}
+        for number, ((bundle, _), volumes) in enumerate(cut_up.items()):
+            together = Path(folder) / str(number) / bundle.name
+            names[str(together)] = str(bundle)
+            write_atomically(together, lambda file, volumes=volumes: _join(volumes, file))
+            whole.append(together)
+        try:
+            yield whole
+        except XNetsError as error:  # it speaks of a file that nobody has named
+            said = str(error)
+            for here, named in names.items():
+                said = said.replace(here, named)
+            raise type(error)(said) from None
+
+
+def _folder_in(room: Path) -> tempfile.TemporaryDirectory:
+    try:
+        room.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=".bundle-", dir=room)
+    except OSError as error:
+        raise CannotWrite(f"Cannot write to {room} ({error.strerror}): free space or make it writable.") from None
+
+
+def _join(volumes: dict[int, Path], file: IO[bytes]) -> None:
+    for place in sorted(volumes):
+        try:
+            source = open(volumes[place], "rb")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise XNetsError(f"{volumes[place]} cannot be read ({error.strerror}): name a file of a bundle.") from None
+        with source:
+            shutil.copyfileobj(source, file, CHUNK)
+
+
+def _copy(source: IO[bytes], file: IO[bytes], most: int) -> None:
+    left = most
+    while left and (chunk := source.read(min(left, CHUNK))):
+        file.write(chunk)
+        left -= len(chunk)

@@ -4,16 +4,19 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.bundles.exporting import Exported, export_runs
+from experiments.bundles.exporting import Exported, NothingToExport, export_runs
+from experiments.bundles.format import check_bundle
+from experiments.bundles.volumes import joined
 from experiments.cells import Cell
 from experiments.estimate import Estimate
 from experiments.local import devices_here, run_in_pool, stop_workers
 from experiments.plan import Plan, plan_of
+from experiments.rows import read_rows
 from experiments.scales import read_scales
 from experiments.settings import ITEMS, Settings, check_keys
 from experiments.stages import ready_data
@@ -25,6 +28,7 @@ from xnets.training import Run
 
 CAMPAIGN = Path(__file__).parent / "campaign.yaml"
 BUNDLE = "campaign.tar"
+LOOK_EVERY = 2.0  # seconds, for new checkpoints
 Say = Callable[[str], None]
 
 
@@ -40,10 +44,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Slice:
-    """What came of some minutes: the runs that failed with the reason, and what was packed."""
+    """What came of some minutes: the runs that failed or were stopped, with the reason, and what was packed."""
 
     failed: dict[Run, str]
-    packed: Exported | None
+    packed: Exported
 
 
 def read_campaign(path: Path = CAMPAIGN) -> list[Entry]:
@@ -60,7 +64,10 @@ def _entry(where: str, said: Any) -> Entry:
     check_keys(where, said, ("scale", "items", "studies", "networks", "seeds"))
     if said.get("scale") not in read_scales():
         raise XNetsError(f"{where}: scale must be one of {', '.join(read_scales())}, not {said.get('scale')!r}.")
-    known = {"items": ITEMS, "studies": tuple(read_studies(said["scale"]))}
+    studies = read_studies(said["scale"])
+    models = {row.model for row in read_rows() if row.model}
+    models |= {name for study in studies.values() for name in (*study.networks, *study.references)}
+    known = {"items": ITEMS, "studies": tuple(studies), "networks": sorted(models)}
     for key, names in known.items():
         if not isinstance(said.get(key, []), list):
             raise XNetsError(f"{where}: {key} must be a list, not {said[key]!r}.")
@@ -89,11 +96,12 @@ def cells_of(entry: Entry, plan: Plan) -> list[Cell]:
 
 
 def campaign_runs(
-    plans: dict[str, Plan], entries: list[Entry], missing_ok: bool = False
+    plans: dict[str, Plan], entries: list[Entry], missing_ok: bool = False, without: Collection[str] = ()
 ) -> dict[Entry, dict[Run, float]]:
     """The runs of each entry, in the order they are trained in, and the seconds each is likely to take on one core.
 
     A run that two entries want counts for the first. missing_ok: for looking ahead, before the data are prepared.
+    without: data sets whose runs are passed over.
     """
     estimates = {scale: Estimate(plans[scale]) for scale in dict.fromkeys(entry.scale for entry in entries)}
     known: set[Run] = set()
@@ -103,6 +111,7 @@ def campaign_runs(
         found = [
             (place, seconds(run), run)
             for cell in cells_of(entry, plan)
+            if cell.dataset not in without
             for place, run in enumerate(cell.runs(plan.digest(cell.dataset, missing_ok))[: entry.seeds])
         ]
         in_order = sorted(found, key=lambda each: each[:2])
@@ -111,22 +120,16 @@ def campaign_runs(
     return wanted
 
 
-def with_data(settings: Settings, plans: dict[str, Plan], entries: list[Entry], say: Say) -> list[Entry]:
-    """The entries whose data are here, prepared now if need be; the others are passed over, and why is said."""
-    refused: dict[str, str] = {}
-    ready: list[Entry] = []
-    for entry in entries:
-        names = dict.fromkeys(cell.dataset for cell in cells_of(entry, plans[entry.scale]))
-        for name in names:
-            try:
-                if name not in refused:
-                    ready_data(name, settings.data_folder, settings.sources.get(name))
-            except XNetsError as error:
-                refused[name] = str(error)
-                say(f"{name}: passed over. {error}")
-        if not set(names) & set(refused):
-            ready.append(entry)
-    return ready
+def prepare(settings: Settings, plans: dict[str, Plan], entries: list[Entry], say: Say) -> set[str]:
+    """Prepare the data of all entries; those that cannot be had are returned, and why is said."""
+    missing = set()
+    for name in dict.fromkeys(cell.dataset for entry in entries for cell in cells_of(entry, plans[entry.scale])):
+        try:
+            ready_data(name, settings.data_folder, settings.sources.get(name))
+        except XNetsError as error:
+            missing.add(name)
+            say(f"{name}: passed over. {error}")
+    return missing
 
 
 def run_slice(
@@ -135,8 +138,8 @@ def run_slice(
 ) -> Slice:  # fmt: skip
     """Train down the list until the minutes are nearly over, then pack what was finished and the checkpoints.
 
-    Data that are not prepared are prepared first. Meanwhile `out` is packed anew with each checkpoint interval, so that
-    a slice that is killed loses at most one. SIGTERM ends it early, as the end of its time does.
+    Data that are not prepared are prepared first. Meanwhile `out` is packed anew with each checkpoint, so that a slice
+    that is killed loses at most one interval. SIGTERM ends it early, as the end of its time does.
 
     Args:
         settings: store, data, workers and kernel, as in params.yaml.
@@ -148,18 +151,22 @@ def run_slice(
         max_mib, max_files: of the bundles; what does not fit is left out, and said.
 
     Raises:
-        XNetsError: nothing left to train, another process at the store, a full disk.
+        XNetsError: nothing left to train, bundles in `out` that the store has not taken in, another process at the
+            store, a full disk.
     """
     deadline = time.monotonic() + 60 * minutes - reserve
     store, plans = Store(settings.store), plans_of(settings, entries)
-    entries = with_data(settings, plans, entries, say)
-    wanted = [run for runs in campaign_runs(plans, entries).values() for run in runs]
+    _check_taken_in(store, out)
+    missing = prepare(settings, plans, entries, say)
+    wanted = [run for runs in campaign_runs(plans, entries, without=missing).values() for run in runs]
+    if not wanted:
+        raise XNetsError("The campaign has no run whose data are here: name them under data.sources in params.yaml.")
     runs = [run for run in wanted if not store.has("train", run) or not store.has("evaluate", run)]
     if not runs:
         raise XNetsError(f"All {len(wanted)} runs of the campaign whose data are here are finished.")
     say(f"{len(wanted) - len(runs)} of {len(wanted)} runs are finished; training the next ones")
 
-    def pack(live: bool) -> Exported | None:
+    def pack(live: bool) -> Exported:
         return _pack(store, wanted, out, max_mib, max_files, live)
 
     ended = threading.Event()
@@ -179,7 +186,7 @@ def run_slice(
         with store.lock():
             for run in runs:
                 store.forget_failure(run)
-            with _timer(deadline - time.monotonic(), stop), _repeated(60 * settings.local.checkpoint_minutes, pack):
+            with _timer(deadline - time.monotonic(), stop), _packed_anew(store, wanted, pack):
                 devices = devices_here(settings, len(runs))
                 failed = run_in_pool(("train", "evaluate"), runs, settings, on_event, ended.is_set, devices)
     finally:
@@ -188,25 +195,37 @@ def run_slice(
     return Slice(failed, packed)
 
 
-def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: int, live: bool) -> Exported | None:
-    """Bundles of everything there is; None if there is nothing yet. Those of an earlier packing go."""
+def _check_taken_in(store: Store, out: Path) -> None:
+    """Raise XNetsError if `out`, whose bundles will be replaced, has a run that the store knows nothing of."""
+    with joined(sorted(out.glob(f"{Path(BUNDLE).stem}-*")), out) as bundles:
+        for packed in (packed for path in bundles for packed in check_bundle(path)):
+            begun = (store.folder(packed.run) / "checkpoint.pt").exists()
+            if not store.is_done(packed.run) and (packed.finished or not begun):
+                raise XNetsError(
+                    f"{out} has bundles of an earlier slice with {packed.run.label}, which {store.root} lacks: "
+                    "`xnets store import` them first, or name another folder."
+                )
+
+
+def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: int, live: bool) -> Exported:
+    """Bundles of everything there is. Those of an earlier packing go."""
     out.mkdir(parents=True, exist_ok=True)
     for attempt in range(3):
         try:
             done = export_runs(
                 store, out / BUNDLE, runs, unfinished=True, max_mib=max_mib, max_files=max_files, live=live
             )
-        except XNetsError as error:
-            if "Nothing to export" in str(error):
-                return None
+        except NothingToExport as error:
+            return Exported(left_out=error.left_out)
+        except XNetsError:
             if not live or attempt == 2:  # a checkpoint that was replaced while it was read is there again at once
                 raise
         else:
-            for old in out.glob("campaign-*.tar*"):
+            for old in out.glob(f"{Path(BUNDLE).stem}-*"):
                 if old not in done.files:
                     old.unlink()
             return done
-    return None
+    raise AssertionError("the last attempt returns or raises")
 
 
 @contextlib.contextmanager
@@ -221,14 +240,18 @@ def _timer(seconds: float, call: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _repeated(seconds: float, pack: Callable[[bool], Any]) -> Iterator[None]:
-    """Call pack(True) that often, in the background; a packing that fails is tried again with the next."""
+def _packed_anew(store: Store, runs: list[Run], pack: Callable[[bool], Any]) -> Iterator[None]:
+    """Call pack(True) in the background whenever there is a new checkpoint or result; one that fails is tried again."""
     ended = threading.Event()
 
     def work() -> None:
-        while not ended.wait(max(seconds, 1.0)):
-            with contextlib.suppress(XNetsError, OSError):
-                pack(True)
+        before = _files_of(store, runs)
+        while not ended.wait(LOOK_EVERY):
+            now = _files_of(store, runs)
+            if now != before:
+                with contextlib.suppress(XNetsError, OSError):
+                    pack(True)
+                    before = now
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -237,3 +260,14 @@ def _repeated(seconds: float, pack: Callable[[bool], Any]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def _files_of(store: Store, runs: list[Run]) -> dict[Path, int]:
+    """When each checkpoint, result and evaluation was written."""
+    found = {}
+    for path in (
+        store.folder(run) / name for run in runs for name in ("checkpoint.pt", "result.json", "evaluation.json")
+    ):
+        with contextlib.suppress(OSError):
+            found[path] = path.stat().st_mtime_ns
+    return found

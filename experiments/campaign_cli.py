@@ -62,6 +62,7 @@ def _run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from experiments.campaign import read_campaign, run_slice
+    from experiments.local import STOPPED
     from experiments.scales import read_scales
     from experiments.settings import check_choice, read_settings
     from experiments.stages import say
@@ -73,6 +74,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.scale:
         check_choice("scale", args.scale, list(read_scales()))
         entries = [entry for entry in entries if entry.scale == args.scale]
+        if not entries:
+            raise XNetsError(f"experiments/campaign.yaml has no entry of scale {args.scale}.")
     if not args.minutes >= 2 or args.max_files < 1:
         raise XNetsError("A slice needs --minutes 2 or more, and --max-files 1 or more.")
     done = run_slice(
@@ -81,11 +84,11 @@ def _run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     for run, reason in done.failed.items():
         print(f"{run.label}: {reason}", file=sys.stderr)
-    if done.packed is None:
-        raise XNetsError("Nothing came to a checkpoint: give it more --minutes, or let checkpoint_minutes be less.")
     for reason in done.packed.left_out:
         print(f"left out: {reason}", file=sys.stderr)
+    if not done.packed.files:
+        raise XNetsError("Nothing came to a checkpoint that fits: give it more --minutes, --max-mib or --max-files.")
     for file in done.packed.files:
         print(f"{file}  {file.stat().st_size / 2**20:.1f} MiB")
     print(f"{done.packed.finished} finished runs and {done.packed.under_way} under way; xnets store import them")
-    return 0
+    return int(any(reason != STOPPED for reason in done.failed.values()))

@@ -20,6 +20,7 @@ from xnets.errors import XNetsError
 CLAIMS = Path(__file__).parent / "claims.yaml"
 TESTS = ("better", "comparable", "spread")
 LEVEL = 0.05
+ALIKE = "the runs of each side are all the same, and say nothing of chance"
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,15 @@ def judge(settings: Settings, results: dict[str, dict[Cell, list[RunResult]]]) -
     return verdicts
 
 
+def number_of_tests(verdicts: list[Verdict]) -> str:
+    """A sentence on how many tests were made, and what that means."""
+    tested = [verdict for verdict in verdicts if verdict.verdict != "not tested"]
+    return (
+        f"{len(tested)} of {len(verdicts)} tests could be made, each by itself at {100 * LEVEL:g} %: where there is no "
+        "difference, one in twenty is decided by chance."
+    )
+
+
 def scales_of_claims() -> list[str]:
     """All scales but those where other data stand for the paper's: they prove nothing."""
     return [name for name, scale in read_scales().items() if all(k == v for k, v in scale["datasets"].items())]
@@ -159,6 +169,8 @@ def _better(claim: Claim, a: list[float], b: list[float]) -> dict[str, Any]:
     found = welch(a, b)
     numbers = {"value": found.value, "low": found.low, "high": found.high, "p": found.p}
     numbers["detectable"] = found.detectable
+    if found.se == 0:
+        return {"verdict": "undecided", "because": ALIKE}
     if found.low > 0:
         return {"verdict": "holds", "because": "the interval lies above 0", **numbers}
     if found.high < 0:
@@ -170,6 +182,8 @@ def _better(claim: Claim, a: list[float], b: list[float]) -> dict[str, Any]:
 def _comparable(claim: Claim, a: list[float], b: list[float]) -> dict[str, Any]:
     p, low, high = equivalence(a, b, claim.margin)
     whole = welch(a, b)
+    if whole.se == 0:
+        return {"verdict": "undecided", "because": ALIKE}
     numbers = {"value": whole.value, "low": low, "high": high, "p": p, "detectable": whole.detectable}
     if p < LEVEL:
         return {"verdict": "holds", "because": f"the interval lies within {claim.margin:g} points", **numbers}

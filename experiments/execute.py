@@ -20,7 +20,7 @@ from xnets.files import DISK_ERRORS
 from xnets.group import ALONE, Group
 from xnets.layers import kernels
 from xnets.training import Run
-from xnets.training.loop import evaluate_run, train
+from xnets.training.loop import CHECKPOINT, evaluate_run, train
 
 OnEpoch = Callable[[dict[str, Any]], None]
 
@@ -107,11 +107,14 @@ def _train(
             file.write(json.dumps(record) + "\n")
         on_epoch(record)
 
-    with store.noted_attempt(run, {key: about[key] for key in ("host", "slurm_job", "device")}):
+    where = {key: about[key] for key in ("host", "slurm_job", "device", "torch", "kernel", "threads")}
+    with store.noted_attempt(run, where):
         result = train(run, data, folder, device, checkpoint_seconds, note, stop, group, compiled)
+        about["attempts"] = [attempt for attempt in store.attempts(run) if "began" in attempt]
         about["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         about["seconds"] = round(before + time.time() - started, 2)
         store.write_result(run, {"run": run.to_dict(), **result, "provenance": about})
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # not before: without a result it is all there is of the run
 
 
 def _evaluate(run: Run, store: Store, data: PackedData, device: torch.device, group: Group) -> None:

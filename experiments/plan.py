@@ -58,6 +58,8 @@ class Plan:
 
 def make_plan(settings: Settings) -> Plan:
     """The cells of settings.scale: as many seeds as settings.seeds asks for, and the studies that it names."""
+    if settings.scale not in read_scales():
+        raise XNetsError(f"There is no scale {settings.scale!r}; there are {', '.join(read_scales())}.")
     scale = read_scales()[settings.scale]
     check_keys(f"scales.yaml: {settings.scale}", scale, ("about", "items", "datasets", "networks", "protocols"))
     check_keys(f"scales.yaml: {settings.scale}: items", dict.fromkeys(scale["items"]), ITEMS)

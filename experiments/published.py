@@ -64,6 +64,8 @@ def read_record(path: Path) -> Record:
     said = read_json(path, REMEDY)
     try:
         run = Run.from_dict(said["run"])
+    except XNetsError as error:  # of another engine, or with a network that is no longer known
+        raise XNetsError(f"{path}: {error}") from None
     except (KeyError, TypeError, AttributeError, ValueError):
         raise XNetsError(f"{path} is no published run: delete it {REMEDY}.") from None
     seen = said.get("evaluation")

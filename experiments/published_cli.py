@@ -101,14 +101,15 @@ def _verify(args: argparse.Namespace) -> None:
     import json
     from dataclasses import asdict
 
-    from experiments.claims import judge, scales_of_claims
+    from experiments.claims import judge, number_of_tests, scales_of_claims
     from experiments.plan import plan_of
     from experiments.published import published_records, results_of
     from experiments.settings import read_settings
 
     settings = read_settings()
     results = {scale: results_of(published_records(plan_of(settings, scale))) for scale in scales_of_claims()}
-    for verdict in judge(settings, results):
+    verdicts = judge(settings, results)
+    for verdict in verdicts:
         if args.json:
             print(json.dumps(asdict(verdict)))
             continue
@@ -118,3 +119,5 @@ def _verify(args: argparse.Namespace) -> None:
         runs = f"{verdict.n_first} and {verdict.n_second} runs, {verdict.claim.test}"
         print(f"{verdict.verdict:11}{verdict.scale:12}{verdict.claim.says} ({verdict.claim.where})")
         print(f"{'':23}{verdict.because};{numbers} ({runs})")
+    if not args.json:
+        print(number_of_tests(verdicts))

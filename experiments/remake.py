@@ -30,6 +30,7 @@ def remake(path: Path, data_folder: Path, source: str | None, store: Store, devi
         )
     torch.set_num_threads(about["threads"])
     kernels(about["kernel"])
+    torch.use_deterministic_algorithms(about["deterministic"])
     train_here(run, store, data_folder, device, checkpoint_minutes=5, compiled=about.get("compiled", False))
     print(compared(record, store))
 

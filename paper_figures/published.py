@@ -1,19 +1,20 @@
 """docs/published/: what the published runs say, as figures and a table of the paper's claims."""
 
+import importlib
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from experiments.cells import Cell
-from experiments.claims import Verdict, judge, scales_of_claims
+from experiments.claims import Verdict, judge, number_of_tests, scales_of_claims
 from experiments.plan import Plan, plan_of
 from experiments.published import Record, coverage, published_records, published_scales, results_of
 from experiments.settings import Settings
 from experiments.studies import Study, read_studies
 from paper_figures.csv_text import csv_text
 from paper_figures.drawing import save
-from paper_figures.studies import comparison, compression, epochs
+from paper_figures.studies import epochs
 from paper_figures.studies.frames import face, study_frame
 from xnets.files import write_text
 
@@ -66,7 +67,7 @@ def _claims(verdicts: list[Verdict]) -> list[str]:
             f"| {claim.says} | {claim.where} | {test} | {scale} | {runs} | {value} | {printed} | "
             f"**{verdict.verdict}**{why} |"
         )
-    return lines
+    return [*lines, "", number_of_tests(verdicts)]
 
 
 def _coverage(records: dict[Cell, list[Record]]) -> list[str]:
@@ -77,11 +78,18 @@ def _coverage(records: dict[Cell, list[Record]]) -> list[str]:
 def _write_study(study: Study, plan: Plan, records: dict[Cell, list[Record]], stem: Path) -> list[str]:
     frame = study_frame(study, plan, results_of(records), measured=False)
     write_text(stem.with_suffix(".csv"), csv_text(frame))
-    # the other figures need what the stage `sample` measures, which has not run here
-    kind = "compression" if "compression" in study.figures else "comparison"
-    figure, data = {"compression": compression, "comparison": comparison}[kind].draw(study, frame)
+    kind = _drawable(study, frame)
+    figure, data = importlib.import_module(f"paper_figures.studies.{kind}").draw(study, frame)
     save(figure, data, stem.with_name(f"{stem.name}-{kind}"))
     curves = epochs.epoch_frame(study, plan, records)
     save(epochs.draw(study, curves, face(frame)[0]), curves, stem.with_name(f"{stem.name}-epochs"))
     pictures = [f"![{study.name}, {kind}]({stem.name}-{kind}.png)" for kind in (kind, "epochs")]
     return ["", f"### {study.name}", "", study.question, "", *pictures]
+
+
+def _drawable(study: Study, frame: pd.DataFrame) -> str:
+    """The figure: the study's own, or comparison where that needs all runs or what the stage `sample` measures."""
+    if "compression" in study.figures:
+        return "compression"
+    whole = all(len(runs) == len(study.seeds) for _, runs in frame[~frame["reference"]].groupby("label"))
+    return "stability" if "stability" in study.figures and whole else "comparison"

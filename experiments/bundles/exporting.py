@@ -33,6 +33,14 @@ class Exported:
     left_out: list[str] = field(default_factory=list)
 
 
+class NothingToExport(XNetsError):
+    """No run is finished, or none that fits. left_out: as of Exported."""
+
+    def __init__(self, said: str, left_out: list[str]) -> None:
+        super().__init__(said)
+        self.left_out = left_out
+
+
 def export_runs(
     store: Store, target: Path, planned: list[Run], everything: bool = False, models: bool = False,
     unfinished: bool = False, max_mib: float | None = None, max_files: int | None = None, live: bool = False,
@@ -52,7 +60,8 @@ def export_runs(
         live: called while runs are trained into the store: of those under way the last checkpoint is taken.
 
     Raises:
-        XNetsError: nothing to export, damage in the store, a name that is none of a bundle or is taken by another
+        NothingToExport: see there.
+        XNetsError: damage in the store, a name that is none of a bundle or is taken by another
             file, a run larger than max_mib (without max_files), a full disk.
     """
     suffix = next((s for s in reversed(SUFFIXES) if target.name.endswith(s) and target.name != s), None)
@@ -74,7 +83,8 @@ def export_runs(
             more = "" if everything else " --all takes those of other plans too."
             more += "" if unfinished else " --unfinished takes checkpoints of the plan's runs under way."
             left_out = "".join(f"\n  left out: {reason}" for reason in done.left_out)
-            raise XNetsError(f"Nothing to export: {store.root} has none of these runs finished.{more}{left_out}")
+            said = f"Nothing to export: {store.root} has none of these runs finished.{more}{left_out}"
+            raise NothingToExport(said, done.left_out)
         bundle.sort(key=lambda packed: packed.run.fingerprint)
         parts, paths = [(bundle, 1)], [target]
         if max_mib is not None:

@@ -26,7 +26,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 # In this order in a bundle: import needs the result first, and writes a checkpoint last.
 DONE_FILES = ("result.json", "evaluation.json", "history.jsonl", "model.pt")
-UNDER_WAY_FILES = ("history.jsonl", "checkpoint.pt")
+UNDER_WAY_FILES = ("history.jsonl", "attempts.jsonl", "checkpoint.pt")
 # What tarfile (ValueError and OverflowError too, from absurd numbers in headers) and gzip raise on damaged bytes.
 UNREADABLE = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError)
 

@@ -2,6 +2,7 @@
 be told apart."""
 
 from dataclasses import asdict
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from experiments.statistics import summarise
 from experiments.studies import Study
 from paper_figures.drawing import COLOURS, DENSE, INK, new_figure, styled
 from paper_figures.labels import Label, place_labels
-from paper_figures.studies.frames import configuration_label
+from paper_figures.studies.frames import are_crossed, configuration_label
 
 LINES = ("-", "--", ":", "-.")
 
@@ -36,10 +37,12 @@ def epoch_frame(study: Study, plan: Plan, records: dict[Cell, list[Record]]) -> 
             "reference": reference,
             "level": None if reference or factor is None else getattr(cell.model, factor),
         }
+        crossed = are_crossed((record.run.graph_seed, record.run.train_seed) for record in found)
         for epoch in range(cell.protocol.epochs):
             top1 = [record.said["epochs"][epoch]["test_top1"] for record in found]
-            lines.append(about | {"epoch": epoch + 1} | asdict(summarise(top1)))
-    return pd.DataFrame(lines)
+            line = about | {"epoch": epoch + 1} | asdict(summarise(top1))
+            lines.append(line | ({"low": None, "high": None} if crossed else {}))
+    return pd.DataFrame(lines).astype(dict.fromkeys(("sd", "low", "high"), float))
 
 
 @styled
@@ -72,7 +75,7 @@ def draw(study: Study, data: pd.DataFrame, about: str) -> Figure:
 def _panel(axes: Axes, data: pd.DataFrame, levels: list[str]) -> tuple[list[Label], list[np.ndarray]]:
     """Draw the lines; their labels, to be placed once the layout is settled, and the points they run through."""
     ends, curves = [], []
-    colours = iter([COLOURS[name] for name in ("blue", "orange", "green", "red", "pink", "brown")])
+    colours = cycle(COLOURS.values())
     by_name: dict[str, str] = {}
     for label, line in data.groupby("label", sort=False):
         reference, level, network = (line[column].iloc[0] for column in ("reference", "level", "network"))

@@ -1,5 +1,6 @@
 """The runs of a study as data, and their summary for each configuration."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -49,10 +50,13 @@ def study_frame(
 
 
 def summary_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """One line for each label, in the study's order: mean, sd, 95 % Student-t interval, and the measures' means."""
+    """One line for each label, in the study's order: mean, sd, 95 % Student-t interval (where graph and train seeds are
+    crossed, none), and the measures' means."""
     lines = []
     for label, runs in frame.groupby("label", sort=False):
         found = asdict(summarise(list(runs["top1"])))
+        if are_crossed(zip(runs["graph_seed"], runs["train_seed"], strict=True)):
+            found |= {"low": None, "high": None}
         # after how many layers all is seen: the worst draw's, none if one never gets there
         until_all = runs["until_all"].max(skipna=False)
         measures = {name: runs[name].mean() for name in MEASURES} | {"until_all": until_all}
@@ -61,6 +65,12 @@ def summary_frame(frame: pd.DataFrame) -> pd.DataFrame:
         }
         lines.append({"label": label, **about, **found, **measures})
     return pd.DataFrame(lines).astype(dict.fromkeys(("sd", "low", "high"), float))
+
+
+def are_crossed(seeds: Iterable[tuple[int, int]]) -> bool:
+    """Whether runs share graph seeds and train seeds both, so that they do not count as independent."""
+    seeds = set(seeds)
+    return all(len(set(side)) < len(seeds) for side in zip(*seeds, strict=True))
 
 
 def face(frame: pd.DataFrame) -> tuple[str, bool]:

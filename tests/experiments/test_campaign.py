@@ -84,13 +84,32 @@ def test_out_of_time_it_packs_checkpoints_and_goes_on_elsewhere(campaign, tmp_pa
     assert f"epoch {epochs + 1} of 400" in " ".join(resumed)
 
 
+def test_bundles_that_were_not_taken_in_are_not_replaced(campaign, tmp_path):
+    run_slice(campaign, ENTRIES[:1], 10, tmp_path / "out", lambda line: None)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    elsewhere = replace(campaign, store=tmp_path / "elsewhere")
+    with pytest.raises(XNetsError, match=r"has bundles of an earlier slice with .* import` them first"):
+        run_slice(elsewhere, ENTRIES, 10, tmp_path / "out", lambda line: None)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    import_bundles(Store(elsewhere.store), list(before))
+    assert run_slice(elsewhere, ENTRIES, 10, tmp_path / "out", lambda line: None).packed.finished == 6
+
+
+def test_what_does_not_fit_at_all_is_named(campaign, tmp_path):
+    done = run_slice(campaign, ENTRIES[:1], 10, tmp_path / "out", lambda line: None, max_mib=0.001, max_files=1)
+    assert done.packed.files == []
+    assert [reason.split(":")[0] for reason in done.packed.left_out] == [
+        run.label for run in campaign_runs(plans_of(campaign, ENTRIES[:1]), ENTRIES[:1]).popitem()[1]
+    ]
+
+
 def test_entries_without_their_data_are_passed_over(campaign, tmp_path, monkeypatch):
     def refuse(*_):
         raise XNetsError("there is no such folder")
 
     monkeypatch.setattr(campaign_module, "ready_data", refuse)
     said = []
-    with pytest.raises(XNetsError, match="All 0 runs of the campaign whose data are here are finished"):
+    with pytest.raises(XNetsError, match=r"no run whose data are here: name them under data\.sources"):
         run_slice(campaign, ENTRIES, 10, tmp_path / "out", said.append)
     assert said == ["digits: passed over. there is no such folder"]
 
@@ -146,6 +165,8 @@ def test_a_killed_slice_loses_at_most_a_checkpoint_interval(campaign, tmp_path, 
     (mine,) = [path.parent for path in Path("store").glob("*/checkpoint.pt")]
     age = started - max(path.stat().st_mtime for path in bundles)
     assert age < 15, "out was packed anew all the while"
+    behind = (mine / "checkpoint.pt").stat().st_mtime - max(path.stat().st_mtime for path in bundles)
+    assert behind < 15, "with the checkpoint that was the last, or nearly"
     if number == signal.SIGTERM:
         assert (folder / "checkpoint.pt").read_bytes() == (mine / "checkpoint.pt").read_bytes()
     assert all(json.loads(line)["epoch"] == i for i, line in enumerate((folder / "history.jsonl").open()))
@@ -178,6 +199,8 @@ main(["campaign", "run", "--help"])
         ([{"scale": "cifar"}], "entry 1 needs items or studies"),
         ([{"scale": "cifar", "items": ["table9"]}], "table9"),
         ([{"scale": "cifar", "items": "table4"}], "items must be a list"),
+        ([{"scale": "cifar", "items": ["table4"], "networks": "VGG16"}], "networks must be a list"),
+        ([{"scale": "cifar", "items": ["table4"], "networks": ["VGG17"]}], "VGG17"),
         ([{"scale": "cifar", "items": ["table4"], "seeds": 0}], "seeds must be a whole number >= 1, not 0"),
         ([{"scale": "cifar-short", "studies": ["none"]}], "none"),
         ([{"scale": "cifar", "items": ["table4"]}, "table2"], "entry 2 must be"),

@@ -1,5 +1,6 @@
 """The paper's claims as declared, and the verdicts that made-up published runs bring about."""
 
+import csv
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -77,10 +78,12 @@ def test_one_claim_for_each_level_of_a_factor():
         ("table5-c8", "paper", (49.0, 49.5), (45.1, 45.2), "holds"),
         ("table5-c8", "paper", (45.1, 45.2), (49.0, 49.5), "fails"),
         ("table5-c8", "paper", (49.0, 44.0), (45.1, 45.2), "undecided"),
+        ("table5-c8", "paper", (49.0, 49.0), (45.1, 45.1), "undecided"),
         ("table5-c8", "paper", (49.0,), (45.1, 45.2), "not tested"),
         ("table2-x-vgg16-1", "cifar", (93.5, 93.6, 93.4), (94.0, 94.1, 93.9), "holds"),
         ("table2-x-vgg16-1", "cifar", (92.5, 92.6, 92.4), (94.0, 94.1, 93.9), "fails"),
         ("table2-x-vgg16-1", "cifar", (92.9, 93.6, 93.4), (94.0, 94.6, 93.9), "undecided"),
+        ("table2-x-vgg16-1", "cifar", (94.0, 94.0), (94.0, 94.0), "undecided"),
         ("table2-x-vgg16-1", "cifar", (95.5, 95.6, 95.4), (94.0, 94.1, 93.9), "fails"),
         ("table4-spread-1", "cifar", tuple(93 + i % 2 / 10 for i in range(10)),
          tuple(94 + i % 3 / 10 for i in range(10)), "holds"),
@@ -167,6 +170,7 @@ def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
     refused(whole[:-20], "is damaged")
     refused("{}", "is no published run")
     refused(whole.replace('"train_seed": 0', '"train_seed": 1'), "is of another run")
+    refused(whole.replace('"engine": 1', '"engine": 2'), "engine 2")
     refused(whole.replace('"top1": 50.0', '"top1": 150.0'), "is not an evaluation")
     refused(whole.replace('"epoch": 7,', '"epoch": 6,'), "does not have the run's 30 epochs")
     refused(whole, f"is {run.label}", "other.json")
@@ -195,6 +199,12 @@ def test_published_records_of_this_repository_are_sound(settings):
         labels = {record.run.label for record in records}
         assert shown >= len(labels), "each is shown by some cell of the plan"
         assert all(Run.from_dict(record.said["run"]) == record.run for record in records)
+
+
+def test_the_page_has_a_verdict_for_every_claim_and_scale(settings):
+    with open(ROOT / "docs" / "published" / "claims.csv", newline="") as file:
+        written = [(row["claim"], row["scale"]) for row in csv.DictReader(file)]
+    assert written == [(verdict.claim.name, verdict.scale) for verdict in judge(settings, {})]
 
 
 def test_all_levels_of_the_studys_factors_are_judged(settings):

@@ -11,7 +11,7 @@ import torch
 from experiments.execute import execute
 from experiments.sound import sound_evaluation, sound_result
 from experiments.store import Store
-from xnets.errors import Stopped, XNetsError
+from xnets.errors import CannotWrite, Stopped, XNetsError
 
 
 def test_a_result_comes_back(store, run):
@@ -113,6 +113,23 @@ def test_an_evaluation_does_not_outlive_its_network(store, run, tiny):
     with pytest.raises(Stopped):
         execute("train", run, store, tiny.data_folder, torch.device("cpu"), 60, stop=lambda: True)
     assert store.evaluation(run) is None
+
+
+def test_a_result_that_cannot_be_written_costs_no_training(store, run, tiny, monkeypatch):
+    """The checkpoint stays until there is a result."""
+    where = (store, tiny.data_folder, torch.device("cpu"), 0)
+    asked = iter([False] * 3)
+    with pytest.raises(StopIteration):  # as if killed
+        execute("train", run, *where, stop=lambda: next(asked))
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write_result", lambda *_: (_ for _ in ()).throw(CannotWrite("full")))
+        with pytest.raises(CannotWrite):
+            execute("train", run, *where)
+    checkpoint = store.folder(run) / "checkpoint.pt"
+    assert checkpoint.exists()
+    execute("train", run, *where)
+    assert len(store.result(run)["provenance"]["attempts"]) == 3
+    assert not checkpoint.exists()
 
 
 @pytest.mark.parametrize(

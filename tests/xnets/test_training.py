@@ -122,6 +122,23 @@ def test_a_run_of_another_engine_is_refused(run):
         Run.from_dict({**run.to_dict(), "engine": 99})
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"epochs": 2.5}, "epochs must be a whole number >= 1, not 2.5"),
+        ({"batch_size": 0}, "batch_size must be a whole number >= 1"),
+        ({"decay_interval": 0}, "decay_interval must be a whole number >= 1"),
+        ({"max_lr": -1}, "max_lr must be a number >= 0, not -1"),
+        ({"max_lr": "0,1"}, "max_lr must be a number >= 0, not '0,1'"),
+        ({"weight_decay": float("nan")}, "weight_decay must be a number >= 0, not nan"),
+        ({"nesterov": "no"}, "nesterov must be true or false"),
+    ],
+)
+def test_protocols_that_cannot_be(change, says):
+    with pytest.raises(XNetsError, match=says):
+        replace(SHORT, **change)
+
+
 @pytest.mark.parametrize("seeds", [(-1, 0), (0, -1), (0.5, 0), (True, 0)])
 def test_wrong_seeds_are_refused(run, seeds):
     with pytest.raises(XNetsError, match="seed"):

@@ -1,4 +1,4 @@
-"""X-Conv and X-Linear (paper, sections 3.2 and 4): drop-in for nn.Conv2d and nn.Linear, one parameter per edge."""
+"""X-Conv and X-Linear (paper, sections 3.2 and 4): drop-in for nn.Conv2d and nn.Linear, one filter per edge."""
 
 import math
 from typing import Any

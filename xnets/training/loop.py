@@ -55,6 +55,8 @@ def train(
 ) -> dict[str, Any]:
     """Train `run` in `folder`, going on from the checkpoint there, and leave MODEL behind.
 
+    The checkpoint stays: it is the caller's to delete, once he has written down what is returned.
+
     Args:
         run: what to train.
         data: its prepared data.
@@ -160,7 +162,6 @@ def train(
             save_if_due(0)
     if group.rank == 0:
         save_state(folder / MODEL, {"fingerprint": run.fingerprint, "model": model.state_dict()})
-        (folder / CHECKPOINT).unlink(missing_ok=True)
     group.wait()
     return {"epochs": history, "graphs_sha256": graphs_digest(model), "weights_sha256": weights_digest(model)}
 

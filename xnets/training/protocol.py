@@ -1,8 +1,10 @@
 """How a network is trained: everything but the network, the data and the seeds. Needs no torch."""
 
+import math
 from dataclasses import dataclass
 
 from xnets.errors import XNetsError
+from xnets.whole import whole_number
 
 # How training images are changed on their way in; xnets.data.batches does it.
 AUGMENTATIONS = {
@@ -46,8 +48,14 @@ class Protocol:
             raise XNetsError(f"Unknown augmentation {self.augmentation!r}; there are {', '.join(AUGMENTATIONS)}.")
         if self.precision not in PRECISIONS:
             raise XNetsError(f"Unknown precision {self.precision!r}; there are {', '.join(PRECISIONS)}.")
-        if min(self.epochs, self.batch_size, self.nominal_epochs) < 1:
-            raise XNetsError("epochs, batch_size and nominal_epochs must be at least 1.")
+        for name in ("epochs", "batch_size", "nominal_epochs", "decay_interval"):
+            whole_number(name, getattr(self, name))
+        for name in ("max_lr", "weight_decay", "min_lr", "decay_level", "momentum"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise XNetsError(f"{name} must be a number >= 0, not {value!r}.")
+        if type(self.nesterov) is not bool:
+            raise XNetsError(f"nesterov must be true or false, not {self.nesterov!r}.")
 
     def learning_rate(self, epoch: int) -> float:
         """The rate of a 0-based epoch, with e the nominal epoch (e = epoch where none are cut).
@@ -55,7 +63,8 @@ class Protocol:
         cifar:    max_lr * 0.1^floor(e / 150) * 0.1^floor(e / 225)
         imagenet: max_lr * 0.1^floor(e / 30)
         decay:    max_lr * decay_level^floor(e / decay_interval)
-        linear:   up to max_lr over the first sixth of the epochs, then down in equal steps (ours, for few epochs)
+        linear:   up to max_lr over the first sixth of the epochs, one epoch more at max_lr, then down in equal steps
+                  (ours, for few epochs)
         never below min_lr.
         """
 

@@ -148,7 +148,7 @@ def test_a_link_in_a_files_place_is_refused(tmp_path, there, here, kind):
         (lambda m: m["runs"][FP]["run"].pop("model"), "has a damaged manifest"),
         (lambda m: m["runs"][FP]["run"].update(model=5), "has a damaged manifest"),
         (lambda m: m["runs"][FP]["run"].update(more=5), "has a damaged manifest"),
-        (lambda m: m["runs"][FP]["run"]["protocol"].update(epochs="2"), "has a damaged manifest"),
+        (lambda m: m["runs"][FP]["run"]["protocol"].update(epochs="2"), "epochs must be a whole number"),
         (lambda m: m["runs"][FP].update(label="another"), "has a damaged manifest"),
         (lambda m: m["runs"][FP].update(files={}), "has a damaged manifest"),
         (lambda m: m["runs"][FP]["files"].pop("result.json"), "has a damaged manifest"),

@@ -15,10 +15,11 @@ from experiments.published import Record
 from experiments.statistics import summarise
 from experiments.studies import Study
 from paper_figures.drawing import COLOURS, DENSE, INK, new_figure, styled
-from paper_figures.labels import Label, place_labels
+from paper_figures.labels import Label
 from paper_figures.studies.frames import are_crossed, configuration_label
 
 LINES = ("-", "--", ":", "-.")
+LINE_HEIGHT = 0.055  # of a label, as a share of the axis
 
 
 def epoch_frame(study: Study, plan: Plan, records: dict[Cell, list[Record]]) -> pd.DataFrame:
@@ -52,29 +53,27 @@ def draw(study: Study, data: pd.DataFrame, about: str) -> Figure:
     figure = new_figure(0.6 + 3.0 * len(networks))
     grid = figure.subplots(len(networks), sharex=True, sharey=True, squeeze=False)[:, 0]
     levels = list(dict.fromkeys(data["level"].dropna()))
-    drawn = []
-    for axes, network in zip(grid, networks, strict=True):
-        lines = data[data["reference"] | (data["network"] == network)]
-        drawn.append((axes, *_panel(axes, lines, levels)))
+    ends = [
+        _panel(axes, data[data["reference"] | (data["network"] == network)], levels)
+        for axes, network in zip(grid, networks, strict=True)
+    ]
+    for axes, network, labels in zip(grid, networks, ends, strict=True):
+        _write_beside(axes, labels)  # once all panels have settled their common limits
         axes.set_ylabel("test accuracy, %")
         axes.set_title(network or "", fontsize=8, loc="left")
     last = data["epoch"].max()
-    grid[-1].set(xlabel="epoch", xlim=(0, last * 1.22))
+    grid[-1].set(xlabel="epoch", xlim=(0, last * 1.26))
     grid[-1].set_xticks([tick for tick in grid[-1].get_xticks() if tick <= last])
     figure.suptitle(
         f"{study.question}\n{about}. Means over runs (their number in brackets); at the end 95 % t intervals.",
         fontsize=8.5, x=0.01, ha="left", color=INK,
     )  # fmt: skip
-    figure.draw_without_rendering()  # settles the layout
-    figure.set_layout_engine("none")
-    for axes, ends, curves in drawn:
-        place_labels(axes, ends, curves)
     return figure
 
 
-def _panel(axes: Axes, data: pd.DataFrame, levels: list[str]) -> tuple[list[Label], list[np.ndarray]]:
-    """Draw the lines; their labels, to be placed once the layout is settled, and the points they run through."""
-    ends, curves = [], []
+def _panel(axes: Axes, data: pd.DataFrame, levels: list[str]) -> list[Label]:
+    """Draw the lines; the labels of their ends."""
+    ends = []
     colours = cycle(COLOURS.values())
     by_name: dict[str, str] = {}
     for label, line in data.groupby("label", sort=False):
@@ -88,5 +87,17 @@ def _panel(axes: Axes, data: pd.DataFrame, levels: list[str]) -> tuple[list[Labe
         if last["n"] > 1:
             axes.plot([last["epoch"]] * 2, [last["low"], last["high"]], "_-", color=colour, lw=0.8)
         ends.append(Label(last["epoch"], last["mean"], f"{short} ({int(last['n'])})", colour))
-        curves.append(line[["epoch", "mean"]].to_numpy())
-    return ends, curves
+    return ends
+
+
+def _write_beside(axes: Axes, labels: list[Label]) -> None:
+    """To the right of the lines, at the height where each ends or as near as the others let it."""
+    low, high = axes.get_ylim()
+    heights: list[float] = []
+    for label in (labels := sorted(labels, key=lambda label: label.y)):
+        heights.append(max(label.y, heights[-1] + LINE_HEIGHT * (high - low)) if heights else label.y)
+    middle = np.mean([height - label.y for height, label in zip(heights, labels, strict=True)])
+    for label, height in zip(labels, heights, strict=True):
+        beside = 1.03 * label.x, height - middle
+        axes.plot([1.005 * label.x, 0.995 * beside[0]], [label.y, beside[1]], color=label.colour, lw=0.4)
+        axes.text(*beside, label.text, fontsize=6.5, color=label.colour, va="center")

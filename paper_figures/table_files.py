@@ -6,7 +6,7 @@ from pathlib import Path
 
 from paper_figures.csv_text import csv_text
 from paper_figures.tables import MISSING, Column, Table
-from xnets.files import write_atomically
+from xnets.files import write_text
 
 MADE_BY = "python -m paper_figures tables"
 
@@ -19,7 +19,7 @@ def write_tables(tables: list[Table], folder: Path) -> None:
         files[f"table{table.number}.md"] = to_markdown(table)
         files[f"table{table.number}.tex"] = to_latex(table)
     for name, text in files.items():
-        write_atomically(folder / name, lambda file, text=text: file.write(text.encode()))
+        write_text(folder / name, text)
 
 
 def to_csv(table: Table) -> str:

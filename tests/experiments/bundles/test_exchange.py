@@ -1,7 +1,6 @@
 """What was computed elsewhere counts here, and nothing that is here is overwritten."""
 
 import argparse
-import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -97,31 +96,6 @@ def test_a_damaged_store_is_not_exported(tmp_path, there, damage, everything):
     (there.folder(RUNS[0]) / "result.json").write_text(damage)
     with pytest.raises(XNetsError, match=r"result\.json (is damaged|belongs to another run).*: delete it"):
         export_runs(there, tmp_path / "runs.tar", RUNS, everything=everything)
-
-
-@pytest.mark.parametrize("suffix", [".tar", ".tgz"])
-def test_parts_are_bundles_none_larger_than_asked(tmp_path, there, here, suffix):
-    generator = torch.Generator().manual_seed(0)
-    finish(there, RUNS[3])
-    for run in RUNS[:3]:  # not to be compressed
-        noise = torch.randint(256, (100_000,), generator=generator, dtype=torch.uint8)
-        (there.folder(run) / "model.pt").write_bytes(noise.numpy().tobytes())
-    for mib, count in ((0.13, 4), (0.25, 2), (1.0, 1)):
-        parts = export_runs(there, tmp_path / f"runs{suffix}", RUNS, models=True, max_mib=mib).files
-        assert [path.name for path in parts] == [f"runs-{i + 1}{suffix}" for i in range(len(parts))]
-        assert all(path.stat().st_size <= mib * 2**20 for path in parts)
-        assert [run.fingerprint for run in sorted(RUNS, key=lambda run: run.fingerprint)] == [
-            packed.run.fingerprint for path in parts for packed in check_bundle(path)
-        ]
-        assert len(parts) <= count
-    parts = export_runs(there, tmp_path / f"runs{suffix}", RUNS, models=True, max_mib=0.13).files
-    assert len(parts) >= 3
-    assert len(import_bundles(here, parts[::-1]).new) == 4
-    assert contents(here) == contents(there)
-    with pytest.raises(XNetsError, match=r"X-VGG16-1--.* alone does not fit into 0\.05 MiB: say --max-mib") as refusal:
-        export_runs(there, tmp_path / f"less{suffix}", RUNS, models=True, max_mib=0.05)
-    advice = float(str(refusal.value).split("--max-mib ")[1].split()[0])
-    assert export_runs(there, tmp_path / f"less{suffix}", RUNS, models=True, max_mib=advice).finished == 4
 
 
 def test_a_conflict_is_reported_and_the_one_here_is_kept(tmp_path, there, here):
@@ -232,62 +206,6 @@ def test_checkpoints_of_runs_that_are_being_trained(tmp_path, there, here):
     assert (done.finished, done.under_way, done.left_out) == (2, 1, [])
     import_bundles(here, [tmp_path / "runs.tar"])
     assert (here.folder(RUNS[0]) / "checkpoint.pt").read_text() == "the last one"
-
-
-def test_what_does_not_fit_into_so_many_files_is_left_out(tmp_path, there):
-    """Finished runs come before checkpoints, in the order that is asked for."""
-    for run, mib in ((RUNS[0], 0.3), (RUNS[1], 0.7)):
-        (there.folder(run) / "result.json").unlink()
-        (there.folder(run) / "checkpoint.pt").write_bytes(bytes(int(mib * 2**20)))
-    finish(there, RUNS[3])
-
-    def packed(**limits):
-        done = export_runs(there, tmp_path / "runs.tar", RUNS, models=True, unfinished=True, max_mib=0.5, **limits)
-        assert all(path.stat().st_size <= 0.5 * 2**20 for path in done.files)
-        return done.finished, done.under_way, len(done.files), done.left_out
-
-    finished, under_way, files, left_out = packed(max_files=2)
-    assert (finished, under_way, files) == (2, 1, 1)
-    assert left_out == [f"{RUNS[1].label}: 2 files of 0.5 MiB have no room left for it."]
-    (there.folder(RUNS[0]) / "checkpoint.pt").write_bytes(bytes(int(0.47 * 2**20)))
-    assert packed(max_files=3)[:3] == (2, 1, 3)
-    finished, under_way, files, left_out = packed(max_files=1)
-    assert (finished, under_way, files) == (2, 0, 1)
-    assert f"{RUNS[0].label}: 1 files of 0.5 MiB have no room left for it." in left_out
-
-
-def test_a_checkpoint_larger_than_a_file_is_cut_into_volumes(tmp_path, there, here):
-    (there.folder(RUNS[1]) / "result.json").unlink()
-    checkpoint = there.folder(RUNS[1]) / "checkpoint.pt"
-    checkpoint.write_bytes(random.Random(0).randbytes(int(1.2 * 2**20)))
-
-    def packed():
-        done = export_runs(there, tmp_path / "runs.tar", RUNS, unfinished=True, max_mib=0.5, max_files=8)
-        assert (done.finished, done.under_way, done.left_out) == (2, 1, [])
-        assert all(path.stat().st_size <= 0.5 * 2**20 for path in done.files)
-        return done.files
-
-    files = packed()
-    volumes = [path for path in files if "of" in path.name]
-    assert [path.name.split(".tar.")[1] for path in volumes] == ["1of3", "2of3", "3of3"]
-    bundle = volumes[0].with_name(volumes[0].name.removesuffix(".1of3"))
-    before = contents(here)
-    with pytest.raises(XNetsError, match=rf"{bundle.name} is cut into 3 files: name 1of3, 3of3 too, or none"):
-        import_bundles(here, [path for path in files if path not in (volumes[0], volumes[2])])
-    whole = volumes[1].read_bytes()
-    volumes[1].write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
-    with pytest.raises(XNetsError, match=f"{bundle} is damaged: copy it here again"):
-        import_bundles(here, files)
-    assert contents(here) == before
-    volumes[1].write_bytes(whole)
-    done = import_bundles(here, files[::-1])
-    assert (len(done.new), len(done.under_way)) == (2, 1)
-    assert (here.folder(RUNS[1]) / "checkpoint.pt").read_bytes() == checkpoint.read_bytes()
-    before = contents(here)
-    assert import_bundles(here, files).new == []
-    assert contents(here) == before, "nothing that was joined is left there"
-    checkpoint.write_bytes(b"much smaller")
-    assert not any("of" in path.name for path in packed())
 
 
 def test_a_full_disk_and_a_store_in_use(tmp_path, there, here, monkeypatch):

@@ -8,7 +8,15 @@ import seaborn as sns
 
 SHOWN = ["direct", "direct, block 4", "grouped", "masked", "MKL CSR", "limit"]
 NETWORK_METHODS = {
-    "training step": ["X, auto", "X, dense kernel", "masked", "grouped"],
+    "training step": [
+        "X, for_training",
+        "X, auto",
+        "X, dense kernel",
+        "dense, for_training",
+        "masked",
+        "grouped, for_training",
+        "grouped",
+    ],
     "inference": ["X, for_inference", "X, auto", "dense, for_inference", "masked", "grouped, for_inference"],
 }
 

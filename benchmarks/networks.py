@@ -1,7 +1,8 @@
 """Whole networks: `make bench`, or python -m benchmarks.networks [--threads 1]. Writes benchmarks/networks.csv.
 
 A training step (forward, backward, SGD with momentum) and inference of the paper's X-Nets against their dense twin, the
-same network with the authors' masked layers, and, for MobileNet, group convolutions; in turns in one run.
+same network with the authors' masked layers, and, for MobileNet, group convolutions; in turns in one run. All of them
+also by for_training and for_inference, which do most for what is between the convolutions.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from torch import nn
 from benchmarks.baselines import channels_last, masked_twin
 from benchmarks.records import write_rows
 from benchmarks.timing import interleaved, ratio
-from xnets import for_inference, kernels
+from xnets import for_inference, for_training, kernels
 from xnets.models import build, parse_name
 
 CSV = Path(__file__).with_suffix(".csv")
@@ -77,6 +78,11 @@ def competitors(name: str, x: torch.Tensor, what: str) -> dict[str, Callable[[],
         groups = build(name.replace("X-", "G-"))
         work["grouped"] = job(groups, x, "dense")
         work["grouped channels_last"] = job(channels_last(groups), nhwc, "dense")
+    if what == "training step":
+        work["dense, for_training"] = job(for_training(build(parsed.dense_twin)), x, "auto")
+        work["X, for_training"] = job(for_training(build(name)), x, "auto")
+        if parsed.family == "mobilenet":
+            work["grouped, for_training"] = job(for_training(build(name.replace("X-", "G-"))), x, "auto")
     if what == "inference":
         work["dense, for_inference"] = inference(for_inference(build(parsed.dense_twin).eval(), x), x, "auto")
         work["X, for_inference"] = inference(for_inference(build(name).eval(), x), x, "auto")

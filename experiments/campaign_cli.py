@@ -2,6 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from experiments.campaign import Entry
 
 ABOUT = """\
 Train what experiments/campaign.yaml lists, most wanted first, in slices: minutes at a time, on machines that keep
@@ -29,22 +33,38 @@ def add_campaign(commands: argparse._SubParsersAction) -> None:
     run = actions.add_parser("run", help="train for some minutes", description=RUN, formatter_class=as_written)
     run.add_argument("--minutes", type=float, required=True, help="of all of it, packing included")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the bundles")
-    run.add_argument("--scale", help="entries of this scale only")
     run.add_argument("--max-mib", type=float, default=16.0, metavar="N", help="of a bundle (default: %(default)s)")
     run.add_argument("--max-files", type=int, default=8, metavar="N", help="bundles (default: %(default)s)")
     run.add_argument("--workers", type=int, help="runs at a time (default: local.workers of params.yaml)")
     run.add_argument("--kernel", help="of sparse layers (default: local.kernel of params.yaml)")
     run.add_argument("--compile", action="store_true", default=None, help="as local.compile of params.yaml")
     run.set_defaults(run=_run)
+    for action in (plan, run):
+        action.add_argument("--scale", help="entries of this scale only")
+
+
+def _entries(scale: str | None) -> "list[Entry]":
+    from experiments.campaign import read_campaign
+    from experiments.scales import read_scales
+    from experiments.settings import check_choice
+    from xnets.errors import XNetsError
+
+    if scale is None:
+        return read_campaign()
+    check_choice("scale", scale, list(read_scales()))
+    entries = [entry for entry in read_campaign() if entry.scale == scale]
+    if not entries:
+        raise XNetsError(f"experiments/campaign.yaml has no entry of scale {scale}.")
+    return entries
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from experiments.campaign import campaign_runs, plans_of, read_campaign
+    from experiments.campaign import campaign_runs, plans_of
     from experiments.duration import duration
     from experiments.settings import read_settings
     from experiments.store import Store
 
-    settings, entries = read_settings(), read_campaign()
+    settings, entries = read_settings(), _entries(args.scale)
     store = Store(settings.store)
     print(f"{'':44}{'runs':>6}{'done':>6}{'begun':>6}   time left on one core")
     for entry, runs in campaign_runs(plans_of(settings, entries), entries, missing_ok=True).items():
@@ -61,21 +81,15 @@ def _run(args: argparse.Namespace) -> int:
     import sys
     from dataclasses import replace
 
-    from experiments.campaign import read_campaign, run_slice
     from experiments.local import STOPPED
-    from experiments.scales import read_scales
-    from experiments.settings import check_choice, read_settings
+    from experiments.settings import read_settings
+    from experiments.slices import run_slice
     from experiments.stages import say
     from xnets.errors import XNetsError
 
-    settings, entries = read_settings(), read_campaign()
+    settings, entries = read_settings(), _entries(args.scale)
     said = {"workers": args.workers, "kernel": args.kernel, "compile": args.compile}
     local = replace(settings.local, **{key: value for key, value in said.items() if value is not None})
-    if args.scale:
-        check_choice("scale", args.scale, list(read_scales()))
-        entries = [entry for entry in entries if entry.scale == args.scale]
-        if not entries:
-            raise XNetsError(f"experiments/campaign.yaml has no entry of scale {args.scale}.")
     if not args.minutes >= 2 or args.max_files < 1:
         raise XNetsError("A slice needs --minutes 2 or more, and --max-files 1 or more.")
     done = run_slice(

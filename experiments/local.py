@@ -137,6 +137,8 @@ def _gpus() -> int:
 
 
 def _start(settings: Settings, device_name: str) -> Worker:
+    # glibc then asks for pages of 2 MiB, of which the processor looks up fewer: the same bits, some percent sooner
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, settings, device_name, os.getpid()), daemon=True)

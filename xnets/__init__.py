@@ -20,6 +20,7 @@ __all__ = [
     "XNetsError",
     "expand_model",
     "for_inference",
+    "for_training",
     "graphs",
     "kernels",
     "layers",
@@ -29,7 +30,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("ExpanderConv2d", "ExpanderLinear", "expand_model", "kernels", "to_dense"):
+    if name in ("ExpanderConv2d", "ExpanderLinear", "expand_model", "for_training", "kernels", "to_dense"):
         return getattr(importlib.import_module("xnets.layers"), name)
     if name == "for_inference":
         return importlib.import_module("xnets.inference").for_inference

@@ -13,9 +13,11 @@ import pytest
 import yaml
 
 from experiments import campaign as campaign_module
+from experiments import slices
 from experiments.bundles.importing import import_bundles
-from experiments.campaign import Entry, campaign_runs, plans_of, read_campaign, run_slice
+from experiments.campaign import Entry, campaign_runs, plans_of, read_campaign
 from experiments.plan import make_plan
+from experiments.slices import run_slice
 from experiments.store import Store
 from tests.waiting import wait_for
 from xnets.errors import XNetsError
@@ -107,7 +109,7 @@ def test_entries_without_their_data_are_passed_over(campaign, tmp_path, monkeypa
     def refuse(*_):
         raise XNetsError("there is no such folder")
 
-    monkeypatch.setattr(campaign_module, "ready_data", refuse)
+    monkeypatch.setattr(slices, "ready_data", refuse)
     said = []
     with pytest.raises(XNetsError, match=r"no run whose data are here: name them under data\.sources"):
         run_slice(campaign, ENTRIES, 10, tmp_path / "out", said.append)
@@ -118,7 +120,7 @@ SLICE = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from experiments import campaign, plan
+from experiments import campaign, plan, slices
 from tests.experiments.conftest import KEPT, TINY
 from experiments.settings import LocalSettings, Settings
 long = {**TINY, "protocols": {"imagenet-mobilenet": {**TINY["protocols"]["imagenet-mobilenet"], "epochs": 2000}}}
@@ -130,7 +132,7 @@ if __name__ == "__main__":
     local = LocalSettings(device="cpu", workers=1, checkpoint_minutes=0.02)
     settings = Settings("tiny", {"table5": 1}, store=Path("store"), data_folder=Path("data"), local=local)
     entries = [campaign.Entry("tiny", ("table5",), ("X-MobileNet-0.5-2",))]
-    campaign.run_slice(settings, entries, 5, Path("out"), lambda line: print(line, flush=True))
+    slices.run_slice(settings, entries, 5, Path("out"), lambda line: print(line, flush=True))
 """
 
 
@@ -179,7 +181,7 @@ import xnets.plugins
 xnets.plugins.installed = lambda group: ()
 for name in ("dvc", "mlflow", "submitit", "seaborn", "pandas", "matplotlib"):
     sys.modules[name] = None
-from experiments import campaign, claims, published, remake
+from experiments import campaign, claims, published, remake, slices
 from experiments.settings import read_settings
 from xnets.cli import main
 read_settings()

@@ -128,9 +128,9 @@ def test_mistakes_are_sentences(tmp_path, change, says):
 
 
 def test_what_is_published_is_read_back_with_its_cell(settings, tmp_path):
-    plan = plan_of(settings, "cifar-short")
+    plan = plan_of(settings, "cifar-long")
     planned = [run for cell in plan.cells for run in cell.runs("d" * 64)]
-    store, folder = Store(tmp_path / "store"), tmp_path / "published" / "cifar-short"
+    store, folder = Store(tmp_path / "store"), tmp_path / "published" / "cifar-long"
     for i, run in enumerate(planned[:5]):
         finish(store, run, 50.0 + i)
     new, known = publish(store, planned, folder)
@@ -139,7 +139,7 @@ def test_what_is_published_is_read_back_with_its_cell(settings, tmp_path):
     assert publish(store, planned, folder) == ([], 5)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
-    records = read_published("cifar-short", tmp_path / "published")
+    records = read_published("cifar-long", tmp_path / "published")
     assert {record.run for record in records} == set(planned[:5])
     results = results_of(published_records(plan, tmp_path / "published"))
     assert list(results) == list(plan.cells)
@@ -151,9 +151,9 @@ def test_what_is_published_is_read_back_with_its_cell(settings, tmp_path):
 
 
 def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
-    plan = plan_of(settings, "cifar-short")
+    plan = plan_of(settings, "cifar-long")
     run = plan.cells[0].runs("d" * 64)[0]
-    store, folder = Store(tmp_path / "store"), tmp_path / "published" / "cifar-short"
+    store, folder = Store(tmp_path / "store"), tmp_path / "published" / "cifar-long"
     finish(store, run, 50.0)
     ((path,), _) = publish(store, [run], folder)
     whole = path.read_text()
@@ -163,7 +163,7 @@ def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
         path.unlink(missing_ok=True)
         wrong.write_text(text)
         with pytest.raises(XNetsError, match=says):
-            read_published("cifar-short", tmp_path / "published")
+            read_published("cifar-long", tmp_path / "published")
         wrong.unlink()
         path.write_text(whole)
 
@@ -172,13 +172,13 @@ def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
     refused(whole.replace('"train_seed": 0', '"train_seed": 1'), "is of another run")
     refused(whole.replace('"engine": 1', '"engine": 2'), "engine 2")
     refused(whole.replace('"top1": 50.0', '"top1": 150.0'), "is not an evaluation")
-    refused(whole.replace('"epoch": 7,', '"epoch": 6,'), "does not have the run's 30 epochs")
+    refused(whole.replace('"epoch": 7,', '"epoch": 6,'), "does not have the run's 150 epochs")
     refused(whole, f"is {run.label}", "other.json")
     other = replace(run, data_digest="e" * 64, train_seed=1, graph_seed=1)
     finish(store, other, 50.0)
     publish(store, [other], folder)
     with pytest.raises(XNetsError, match="were not trained on the same cifar100"):
-        read_published("cifar-short", tmp_path / "published")
+        read_published("cifar-long", tmp_path / "published")
     finish(store, run, 51.0, "v")
     with pytest.raises(XNetsError, match="holds another result of this run"):
         publish(store, [run], folder)

@@ -140,7 +140,7 @@ def test_a_comparison_shows_every_configuration_and_its_reference(cifar_studies)
     means = [line.get_xydata()[0] for line in axes.lines if line.get_markersize() == 5 and line.get_marker() in "oD"]
     assert np.array(means) == pytest.approx(np.column_stack([data["mean"], range(25)]))
     assert "proves nothing" not in words(figure), "these are real data"
-    assert "CIFAR-100, 30 epochs" in words(figure)
+    assert "few epochs (MobileNet 30, others 10)" in words(figure)
     reference = frame[frame["reference"]]
     assert reference["gap"].isna().all()
     assert data["mean"].iloc[-1] == pytest.approx(reference["top1"].mean())
@@ -168,7 +168,7 @@ def test_accuracy_against_compression_shows_what_is_there(cifar_studies):
     bars = np.array([line.get_ydata() for line in axes.lines if line.get_marker() == "_"], dtype=float)
     several = data.loc[~data["reference"] & (data["n"] > 1), ["low", "high"]].to_numpy()
     assert np.sort(bars[~np.isnan(bars[:, 0])], axis=0) == pytest.approx(np.sort(several, axis=0))
-    assert "CIFAR-100, 30 epochs" in words(figure)
+    assert "few epochs (MobileNet 30, others 10)" in words(figure)
 
 
 @pytest.mark.parametrize(("name", "module"), [("connectivity", connectivity), ("stability", stability)])

@@ -14,6 +14,7 @@ def fold(network: Network) -> None:
             maker = node.inputs[0]
             if not maker.relu and not maker.pooled and len(maker.inputs) == 1:
                 maker.weights.fold(node.scale, node.shift)
+                maker.relu = node.relu
                 _replace(network, node, maker)
         elif node.kind == "relu" and _only_for(node.inputs[0], node):
             maker = node.inputs[0]

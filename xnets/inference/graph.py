@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from xnets.errors import XNetsError
 from xnets.inference.weights import Weights, of_layer
 from xnets.layers.expander import ExpanderLayer
+from xnets.layers.norm_relu import NormReLU
 
 # one number of the output from one of the input, whatever the layout
 ELEMENTWISE_MODULES = (
@@ -92,7 +93,7 @@ def mapped(value: Any, function: Callable[[Node], Any]) -> Any:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, ExpanderLayer) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (ExpanderLayer, NormReLU)) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Shapes(fx.Interpreter):
@@ -212,13 +213,14 @@ def _module(layer: nn.Module, shape: tuple[int, ...], before: tuple[int, ...]) -
     weights = of_layer(layer, before)
     if weights is not None:
         return {"kind": "conv" if len(shape) == 3 else "linear", "weights": weights}
-    if type(layer) in (nn.BatchNorm2d, nn.BatchNorm1d) and layer.running_var is not None:
+    if type(layer) in (nn.BatchNorm2d, nn.BatchNorm1d, NormReLU) and layer.running_var is not None:
         scale = (layer.running_var.double() + layer.eps).rsqrt()
         scale = scale * layer.weight.double() if layer.weight is not None else scale
         shift = -layer.running_mean.double() * scale
         shift = shift + layer.bias.double() if layer.bias is not None else shift
         dtype = layer.running_var.dtype
-        return {"kind": "norm", "scale": scale.to(dtype), "shift": shift.to(dtype)}
+        relu = getattr(layer, "relu", False)
+        return {"kind": "norm", "scale": scale.to(dtype), "shift": shift.to(dtype), "relu": relu}
     if type(layer) is nn.ReLU:
         return {"kind": "relu"}
     if type(layer) is nn.MaxPool2d and not layer.return_indices:

@@ -6,11 +6,13 @@ from xnets.layers.direct import DirectKernel
 from xnets.layers.expander import ExpanderConv2d, ExpanderLayer, ExpanderLinear
 from xnets.layers.initialise import INITS
 from xnets.layers.kernels import KERNELS
+from xnets.layers.norm_relu import NormReLU, for_training
 from xnets.layers.triton import TritonKernel
 
 KERNELS["direct"] = DirectKernel()
 KERNELS["triton"] = TritonKernel()
 
 __all__ = [
-    "INITS", "KERNELS", "ExpanderConv2d", "ExpanderLayer", "ExpanderLinear", "expand_model", "kernels", "to_dense"
+    "INITS", "KERNELS", "ExpanderConv2d", "ExpanderLayer", "ExpanderLinear", "NormReLU", "expand_model", "for_training",
+    "kernels", "to_dense",
 ]  # fmt: skip

@@ -165,6 +165,10 @@ class Function:
         """a + b, lane by lane."""
         return self.op(f"fadd {self.vector} {a}, {b}")
 
+    def minus(self, a: str, b: str) -> str:
+        """a - b, lane by lane."""
+        return self.op(f"fsub {self.vector} {a}, {b}")
+
     def fma(self, a: str, b: str, c: str) -> str:
         """a * b + c; one rounding where the CPU can."""
         v = self.vector
@@ -181,6 +185,16 @@ class Function:
         every = self.op(f"shufflevector {whole} {first}, {whole} poison, <{self.width} x i32> zeroinitializer")
         lanes = ", ".join(f"i64 {lane}" for lane in range(self.width))
         return f"{bits} " + self.op(f"icmp slt {whole} <{lanes}>, {every}")
+
+    def only(self, vector: str, mask: str | None) -> str:
+        """The masked lanes, zero in the others; all of them without a mask."""
+        v = self.vector
+        return vector if mask is None else self.op(f"select {mask}, {v} {vector}, {v} zeroinitializer")
+
+    def positive(self, test: str, vector: str) -> str:
+        """The vector, zero in the lanes where `test` is 0 or less; where it is no number, the vector."""
+        below = self.op(f"fcmp ole {self.vector} {test}, zeroinitializer")
+        return self.op(f"select <{self.width} x i1> {below}, {self.vector} zeroinitializer, {self.vector} {vector}")
 
     def load_first(self, pointer: str, mask: str) -> str:
         """The masked lanes, zero in the others, whose memory is not touched."""

@@ -1,0 +1,115 @@
+"""for_training: the same network with batch norms and the ReLUs after them computed together, on CPUs."""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xnets.layers.choice import kernel_in_force
+from xnets.layers.direct import AVAILABLE, MOST
+from xnets.layers.kernels import is_transformed
+
+SMALL = 16_384  # numbers below which the call itself is what takes time
+
+
+class NormReLU(nn.Module):
+    """nn.BatchNorm2d and, with relu, nn.ReLU after it; the parameters, buffers and their names are the norm's.
+
+    In training on a CPU, in float32, a channel is summed, normalised and cut off at 0 while it is in the cache, unless
+    xnets.kernels("dense") is in force. Everywhere else torch's own operators compute it. Either way only the input is
+    kept for the backward pass.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d, relu: bool) -> None:
+        super().__init__()
+        self.num_features, self.eps, self.momentum, self.relu = norm.num_features, norm.eps, norm.momentum, relu
+        for name, parameter in norm.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        for name, buffer in norm.named_buffers(recurse=False):
+            self.register_buffer(name, buffer)
+        self.train(norm.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        if not self.training or self.why_not(x):
+            y = F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, self.training, share, self.eps
+            )
+            return F.relu(y, inplace=True) if self.relu else y
+        from xnets.layers.direct.norm_op import norm
+
+        y, mean, _, _, _, var = norm(x, self.weight, self.bias, self.eps, self.relu)
+        n = x.numel() // x.shape[1]
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(var.mul_(n / (n - 1)), share)
+        return y
+
+    def why_not(self, x: Tensor) -> str:
+        """Why torch's operators compute this batch, in a few words; "" if ours do."""
+        if kernel_in_force() not in ("auto", "direct"):
+            return f"kernel {kernel_in_force()!r} is in force"
+        if not AVAILABLE:
+            return "llvmlite is not installed"
+        if {x.device.type, self.weight.device.type} != {"cpu"}:
+            return f"only on a CPU, not on {x.device.type}"
+        if x.dim() != 4 or x.shape[1] != self.num_features or not x.is_contiguous():
+            return "only for contiguous images: in channels_last torch's own are fast"
+        if {x.dtype, self.weight.dtype} != {torch.float32}:
+            return f"only float32, not {str(x.dtype).removeprefix('torch.')}"
+        if x.numel() < SMALL or x.numel() >= MOST or x.numel() == x.shape[1]:
+            return "not for small, very large or constant batches"
+        if is_transformed() or torch.compiler.is_compiling():
+            return "not under torch.compile, torch.func, forward-mode gradients or torch.jit.trace"
+        return ""
+
+    def extra_repr(self) -> str:
+        """Shown when the module is printed."""
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, relu={self.relu}"
+
+
+def for_training(model: nn.Module) -> nn.Module:
+    """`model` itself, its batch norms made for training on a CPU in NCHW; elsewhere it computes what it did.
+
+    That pays where maps are faster contiguous, as in DenseNets, which concatenate them. Where channels_last is faster
+    (model.to(memory_format=torch.channels_last), images too), torch's own norms are fast already, and nothing changes.
+
+    Each nn.BatchNorm2d becomes a NormReLU, together with an nn.ReLU that follows it in an nn.Sequential. Parameters
+    and the names in the state_dict stay: save that, and load it into the network as it was. A norm without affine
+    parameters or running statistics stays, and so do both if the norm or the ReLU has hooks. Not to be combined with
+    nn.SyncBatchNorm, whose conversion does not know a NormReLU.
+    """
+    followed = {}  # norm -> the container and the name of its ReLU
+    for parent in model.modules():
+        if type(parent) is nn.Sequential:
+            children = list(parent._modules.items())
+            for (_, norm), (name, relu) in pairwise(children):
+                if _replaceable(norm) and type(relu) is nn.ReLU and not _hooked(relu):
+                    followed[norm] = (parent, name)
+    uses = [child for parent in model.modules() for child in parent._modules.values()]
+    new = {}
+    for parent in list(model.modules()):
+        for name, norm in list(parent._modules.items()):
+            if not _replaceable(norm):
+                continue
+            together = norm in followed and uses.count(norm) == 1
+            if norm not in new:
+                new[norm] = NormReLU(norm, together)
+                if together:
+                    container, after = followed[norm]
+                    container._modules[after] = nn.Identity()
+            parent._modules[name] = new[norm]
+    return model
+
+
+def _replaceable(norm: nn.Module) -> bool:
+    known = type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats
+    return known and norm.running_mean is not None and not _hooked(norm)
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)

@@ -76,6 +76,7 @@ def run_slice(
     if not wanted:
         raise XNetsError("The campaign has no run whose data are here: name them under data.sources in params.yaml.")
     runs = [run for run in wanted if not store.has("train", run) or not store.has("evaluate", run)]
+    runs.sort(key=lambda run: store.failure(run) is not None)  # what failed is tried again when all others are done
     if not runs:
         raise XNetsError(f"All {len(wanted)} runs of the campaign whose data are here are finished.")
     say(f"{len(wanted) - len(runs)} of {len(wanted)} runs are finished; training the next ones")

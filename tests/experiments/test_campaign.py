@@ -116,6 +116,19 @@ def test_entries_without_their_data_are_passed_over(campaign, tmp_path, monkeypa
     assert said == ["digits: passed over. there is no such folder"]
 
 
+def test_a_run_that_failed_is_tried_again_after_all_others(campaign, tmp_path):
+    run_slice(campaign, [replace(ENTRIES[0], seeds=1)], 10, tmp_path / "out", lambda line: None)  # prepares the data
+    first, second = [run for runs in campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).values() for run in runs][1:3]
+    Store(campaign.store).write_failure(first, "it diverged")
+    said = []
+    one_worker = replace(campaign, local=replace(campaign.local, workers=1))
+    run_slice(one_worker, ENTRIES, 10, tmp_path / "out", said.append)
+    begun = [line.removeprefix("start ") for line in said if line.startswith("start ")]
+    assert begun[0] == second.label
+    assert begun[-1] == first.label
+    assert Store(campaign.store).is_done(first)
+
+
 SLICE = """
 import sys
 from dataclasses import replace

@@ -143,6 +143,9 @@ def test_running_statistics_over_some_batches_and_evaluation(momentum):
     norm, *_ = drawn(4, 6, 5, 5)
     norm.momentum = momentum
     mine = NormReLU(copy.deepcopy(norm), True)
+    untrained = drawn(2, 6, 5, 5)[1]
+    assert torch.equal(mine.eval()(untrained), F.relu(norm.eval()(untrained)))
+    mine.train(), norm.train()
     for seed in range(3):
         x = drawn(4, 6, 5, 5, seed)[1]
         torch.testing.assert_close(mine(x), F.relu(norm(x)), rtol=1e-5, atol=1e-5)

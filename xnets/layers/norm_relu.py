@@ -32,9 +32,11 @@ class NormReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
+        share = self.momentum or 0.0
         if self.training:
             self.num_batches_tracked.add_(1)
-        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            if self.momentum is None:
+                share = 1 / float(self.num_batches_tracked)
         if not self.training or self.why_not(x):
             y = F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, self.training, share, self.eps

@@ -61,13 +61,18 @@ def _entries(scale: str | None) -> "list[Entry]":
 def _plan(args: argparse.Namespace) -> None:
     from experiments.campaign import campaign_runs, plans_of
     from experiments.duration import duration
+    from experiments.plan import NOT_PREPARED
     from experiments.settings import read_settings
     from experiments.store import Store
 
     settings, entries = read_settings(), _entries(args.scale)
-    store = Store(settings.store)
+    store, plans = Store(settings.store), plans_of(settings, entries)
+    datasets = sorted({name for plan in plans.values() for name in plan.datasets})
+    for name in datasets:
+        if any(plan.digest(name, missing_ok=True) == NOT_PREPARED for plan in plans.values()):
+            print(f"{name} is not prepared yet: its runs cannot be told from one another, and count as not begun.")
     print(f"{'':44}{'runs':>6}{'done':>6}{'begun':>6}   time left on one core")
-    for entry, runs in campaign_runs(plans_of(settings, entries), entries, missing_ok=True).items():
+    for entry, runs in campaign_runs(plans, entries, missing_ok=True).items():
         done = [run for run in runs if store.is_done(run)]
         begun = [run for run in runs if run not in done and (store.folder(run) / "checkpoint.pt").exists()]
         left = duration(sum(seconds for run, seconds in runs.items() if run not in done))
@@ -90,8 +95,8 @@ def _run(args: argparse.Namespace) -> int:
     settings, entries = read_settings(), _entries(args.scale)
     said = {"workers": args.workers, "kernel": args.kernel, "compile": args.compile}
     local = replace(settings.local, **{key: value for key, value in said.items() if value is not None})
-    if not args.minutes >= 2 or args.max_files < 1:
-        raise XNetsError("A slice needs --minutes 2 or more, and --max-files 1 or more.")
+    if not args.minutes >= 2 or args.max_files < 1 or not args.max_mib > 0:
+        raise XNetsError("A slice needs --minutes 2 or more, --max-files 1 or more, and --max-mib above 0.")
     done = run_slice(
         replace(settings, local=local), entries, args.minutes, args.out, say, max_mib=args.max_mib,
         max_files=args.max_files,

@@ -68,7 +68,7 @@ def _list(args: argparse.Namespace) -> None:
 def _add(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from experiments.plan import make_plan
+    from experiments.plan import NOT_PREPARED, make_plan
     from experiments.published import FOLDER, publish
     from experiments.scales import read_scales
     from experiments.settings import check_choice, read_settings
@@ -81,7 +81,11 @@ def _add(args: argparse.Namespace) -> None:
         settings = replace(settings, scale=args.scale)
     if any(name != stands for name, stands in read_scales()[settings.scale]["datasets"].items()):
         raise XNetsError(f"Scale {settings.scale} does not train on the paper's data: there is nothing to publish.")
-    runs = make_plan(settings).runs()
+    plan = make_plan(settings)
+    for name in plan.datasets:
+        if plan.digest(name, missing_ok=True) == NOT_PREPARED:
+            print(f"{name} is not prepared here: its runs are passed over.")
+    runs = plan.runs(missing_ok=True)
     new, known = publish(Store(settings.store), runs, FOLDER / settings.scale)
     print(f"{len(new)} new, {known} published before, of the {len(runs)} runs of scale {settings.scale}.")
 
@@ -115,7 +119,8 @@ def _verify(args: argparse.Namespace) -> None:
             continue
         numbers = ""
         if verdict.value is not None:
-            numbers = f" {verdict.value:+.2f} [{verdict.low:+.2f}, {verdict.high:+.2f}]"
+            sign = "" if verdict.claim.test == "spread" else "+"  # a ratio has none
+            numbers = " {:{s}.2f} [{:{s}.2f}, {:{s}.2f}]".format(verdict.value, verdict.low, verdict.high, s=sign)
         runs = f"{verdict.n_first} and {verdict.n_second} runs, {verdict.claim.test}"
         print(f"{verdict.verdict:11}{verdict.scale:12}{verdict.claim.says} ({verdict.claim.where})")
         print(f"{'':23}{verdict.because};{numbers} ({runs})")

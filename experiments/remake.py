@@ -36,11 +36,11 @@ def remake(path: Path, data_folder: Path, source: str | None, store: Store, devi
 
 
 def compared(record: Record, store: Store) -> str:
-    """Sentences on how the finished run in the store differs from its record."""
+    """Sentences on how the finished run in the store differs from its record. XNetsError for other graphs."""
     run, there = record.run, record.said
     here, seen = store.result(run), store.evaluation(run)
     if here["graphs_sha256"] != there["graphs_sha256"]:
-        return f"{run.label}: NOT the same graphs as those published; something is wrong with one of the two."
+        raise XNetsError(f"{run.label}: not the same graphs as those published: something is wrong with one of them.")
     if here["weights_sha256"] == there["weights_sha256"]:
         return f"{run.label}: the same weights as those published, to the last bit; top-1 {seen['top1']:.2f} %."
     published = there["evaluation"]["top1"]

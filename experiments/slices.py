@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -69,6 +70,7 @@ def run_slice(
             store, a full disk.
     """
     deadline = time.monotonic() + 60 * minutes - reserve
+    _check_folder(out)
     store, plans = Store(settings.store), plans_of(settings, entries)
     _check_taken_in(store, out)
     missing = prepare(settings, plans, entries, say)
@@ -110,6 +112,16 @@ def run_slice(
     return Slice(failed, packed)
 
 
+def _check_folder(out: Path) -> None:
+    """Raise XNetsError if bundles cannot be written there: better now than after all the minutes."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise XNetsError(f"Bundles cannot be written to {out} ({error.strerror}): name another folder.") from None
+
+
 def _check_taken_in(store: Store, out: Path) -> None:
     """Raise XNetsError if `out`, whose bundles will be replaced, has a run that the store knows nothing of."""
     with joined(sorted(out.glob(f"{Path(BUNDLE).stem}-*")), out) as bundles:
@@ -124,7 +136,6 @@ def _check_taken_in(store: Store, out: Path) -> None:
 
 def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: int, live: bool) -> Exported:
     """Bundles of everything there is. Those of an earlier packing go."""
-    out.mkdir(parents=True, exist_ok=True)
     for attempt in range(3):
         try:
             done = export_runs(

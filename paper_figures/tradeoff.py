@@ -54,6 +54,7 @@ def draw_tradeoff(kind: TradeOff, settings: Settings) -> tuple[Figure, pd.DataFr
         theirs, ours = some[some["panel"] == "authors"], some[some["panel"] == "ours"]
         _authors_panel(left, theirs, kind, dataset)
         _draw_published(left, some, kind)
+        _set_axes(left, kind, f"{kind.cost.unit} of the network they trained", f"{_Y[kind.shown]}, %")
         _our_panel(right, ours, kind, frame[frame["dataset"] == dataset], again=dataset != datasets[0])
         panels += [(left, theirs), (right, ours)]
     _legend(figure, kind, found)
@@ -73,19 +74,21 @@ def _authors_panel(axes: Axes, some: pd.DataFrame, kind: TradeOff, dataset: str)
             y, colour = row[kind.shown], kind.look(row["model"]).colour
             axes.plot([row["x_printed"], row["x"]], [y, y], color=colour, lw=0.7, ls=":", zorder=2)
             axes.plot(row["x_printed"], y, "|", color=colour, ms=6, zorder=2)
-    _set_axes(axes, kind, f"{kind.cost.unit} of the network they trained", f"{_Y[kind.shown]}, %")
 
 
 def _draw_published(axes: Axes, some: pd.DataFrame, kind: TradeOff) -> None:
-    """Hollow points beside the authors': the same networks at the paper's own protocol and data, trained here."""
+    """Hollow points beside the authors': the same networks on the paper's own data, trained here; smaller ones for each
+    further scale."""
     found = some[some["panel"].str.startswith("published")]
+    sizes = {name: 6 - 1.8 * place for place, name in enumerate(dict.fromkeys(found["panel"]))}
     for row in found.to_dict("records"):
         look = kind.look(row["model"])
-        axes.plot(row["x"], row[kind.shown], color=look.colour, marker=look.marker, mfc="white", lw=0, zorder=4)
+        style = {"color": look.colour, "marker": look.marker, "ms": sizes[row["panel"]], "mfc": "white"}
+        axes.plot(row["x"], row[kind.shown], **style, lw=0, zorder=4)
         for x, ends in _bars(pd.DataFrame([row]), kind, ("low", "high")):
             axes.plot([x, x], ends, "_-", color=look.colour, lw=0.8, zorder=2)
     if len(found):
-        scales = ", ".join(dict.fromkeys(name.removeprefix("published ") for name in found["panel"]))
+        scales = ", smaller: ".join(name.removeprefix("published ") for name in sizes)
         fewest, most = int(found["n"].min()), int(found["n"].max())
         runs = f"n = {fewest}" if fewest == most else f"n = {fewest} to {most}"
         axes.set_title(f"{axes.get_title(loc='left')}\nHollow: trained here, scale {scales}, last epoch, {runs}")

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from experiments.studies import Study
 from paper_figures.drawing import COLOURS, DENSE, INK, NO_REPRODUCTION, new_figure, styled
-from paper_figures.studies.frames import face, summary_frame
+from paper_figures.studies.frames import face, headed, summary_frame
 from xnets.models import parse_name
 
 LOOKS = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))  # dash and mark of the levels of the last factor
@@ -44,7 +44,7 @@ def draw(study: Study, frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     if stand_in:
         axes.set_facecolor(NO_REPRODUCTION)
     figure.suptitle(
-        f"{study.question}\n{about}. Means after the last epoch; bars, band: 95 % t intervals; pale: single runs.",
+        headed(study, f"{about}. Means after the last epoch; bars, band: 95 % t intervals; pale: single runs."),
         fontsize=8.5, x=0.01, ha="left", color=INK,
     )  # fmt: skip
     return figure, data

@@ -16,7 +16,7 @@ from experiments.statistics import summarise
 from experiments.studies import Study
 from paper_figures.drawing import COLOURS, DENSE, INK, new_figure, styled
 from paper_figures.labels import Label
-from paper_figures.studies.frames import are_crossed, configuration_label
+from paper_figures.studies.frames import are_crossed, configuration_label, headed
 
 LINES = ("-", "--", ":", "-.")
 LINE_HEIGHT = 0.055  # of a label, as a share of the axis
@@ -65,7 +65,7 @@ def draw(study: Study, data: pd.DataFrame, about: str) -> Figure:
     grid[-1].set(xlabel="epoch", xlim=(0, last * 1.26))
     grid[-1].set_xticks([tick for tick in grid[-1].get_xticks() if tick <= last])
     figure.suptitle(
-        f"{study.question}\n{about}. Means over runs (their number in brackets); at the end 95 % t intervals.",
+        headed(study, f"{about}. Means over runs (their number in brackets); at the end 95 % t intervals."),
         fontsize=8.5, x=0.01, ha="left", color=INK,
     )  # fmt: skip
     return figure

@@ -1,5 +1,6 @@
 """The runs of a study as data, and their summary for each configuration."""
 
+import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -79,6 +80,11 @@ def face(frame: pd.DataFrame) -> tuple[str, bool]:
     stand_in = bool((frame["trained_on"] != frame["dataset"]).any())
     about = read_scales()[scale]["about"].split(";")[0]
     return f"Scale {scale}: {about}" + (" – proves nothing about the paper" if stand_in else ""), stand_in
+
+
+def headed(study: Study, said: str) -> str:
+    """The study's question over a sentence or two, in lines that fit the width of a figure."""
+    return "\n".join([study.question, *textwrap.wrap(said, 118)])
 
 
 def configuration_label(study: Study, model: ModelSpec) -> str:

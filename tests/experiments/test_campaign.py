@@ -116,6 +116,13 @@ def test_entries_without_their_data_are_passed_over(campaign, tmp_path, monkeypa
     assert said == ["digits: passed over. there is no such folder"]
 
 
+def test_a_folder_that_takes_no_bundles_is_refused_before_the_minutes_are_spent(campaign, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(XNetsError, match=r"Bundles cannot be written to .*out .*: name another folder"):
+        run_slice(campaign, ENTRIES, 10, tmp_path / "out", lambda line: None)
+    assert not campaign.store.exists()
+
+
 def test_a_run_that_failed_is_tried_again_after_all_others(campaign, tmp_path):
     run_slice(campaign, [replace(ENTRIES[0], seeds=1)], 10, tmp_path / "out", lambda line: None)  # prepares the data
     first, second = [run for runs in campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).values() for run in runs][1:3]

@@ -77,3 +77,24 @@ def test_published_runs_are_hollow_points_in_figures(own, tmp_path):
     left = figure.axes[0]
     assert "Hollow: trained here, scale cifar, last epoch, n = 1 to 2" in left.get_title(loc="left")
     assert "Hollow" not in figure.axes[2].get_title(loc="left"), "nothing of CIFAR-100 is published"
+
+
+def test_published_runs_far_from_the_authors_are_in_sight_and_scales_are_told_apart(own, tmp_path):
+    store = Store(tmp_path / "store")
+    for scale, top1 in (("cifar", 95.5), ("cifar-short", 71.0)):
+        runs = planned_runs(plan_of(own, scale))
+        (run,) = [r for r in runs if (r.model.name, r.dataset, r.train_seed) == ("DenseNet-BC-40-24", "cifar10", 0)]
+        finished(store, run, top1)
+        publish(store, [run], tmp_path / "published" / scale)
+    figure, _ = figure4.draw(own)
+    left = figure.axes[0]
+    hollow = {
+        float(line.get_ydata()[0]): line.get_markersize()
+        for line in left.lines
+        if line.get_markerfacecolor() == "white"
+    }
+    assert set(hollow) == {4.5, 29.0}
+    assert hollow[29.0] < hollow[4.5]
+    low, high = left.get_ylim()
+    assert low < 4.5 < 29.0 < high
+    assert "trained here, scale cifar, smaller: cifar-short" in left.get_title(loc="left")

@@ -285,10 +285,12 @@ def test_which_are_replaced():
     watched.register_forward_hook(lambda *_: None)
     listened = nn.ReLU()
     listened.register_forward_hook(lambda *_: None)
+    unbiased = nn.BatchNorm2d(4)
+    unbiased.bias = None
     network = nn.Sequential(
         nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), shared, nn.ReLU(), shared,
         watched, nn.ReLU(), nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(4, track_running_stats=False),
-        nn.BatchNorm2d(4), listened, nn.BatchNorm1d(4),
+        nn.BatchNorm2d(4), listened, nn.BatchNorm1d(4), unbiased,
     )  # fmt: skip
     assert for_training(network) is network
     kinds = [
@@ -296,7 +298,7 @@ def test_which_are_replaced():
     ]  # fmt: skip
     assert kinds == [
         "both True", "Identity", "both False", "Conv2d", "both False", "ReLU", "both False", "BatchNorm2d", "ReLU",
-        "BatchNorm2d", "BatchNorm2d", "both False", "ReLU", "BatchNorm1d",
+        "BatchNorm2d", "BatchNorm2d", "both False", "ReLU", "BatchNorm1d", "BatchNorm2d",
     ]  # fmt: skip
     assert network[4] is network[6]
     assert for_training(nn.BatchNorm2d(3)).training  # a norm by itself stays what it is

@@ -82,8 +82,11 @@ def for_training(model: nn.Module) -> nn.Module:
 
     Each nn.BatchNorm2d becomes a NormReLU, together with an nn.ReLU that follows it in an nn.Sequential. Parameters
     and the names in the state_dict stay: save that, and load it into the network as it was. A norm without affine
-    parameters or running statistics stays, and so do both if the norm or the ReLU has hooks. Not to be combined with
-    nn.SyncBatchNorm, whose conversion does not know a NormReLU.
+    parameters or running statistics stays, and so do both if the norm or the ReLU has hooks.
+
+    What looks for nn.BatchNorm2d does not see a NormReLU: nn.SyncBatchNorm's conversion, or code that picks the
+    parameters without weight decay; and the ReLU's place in an nn.Sequential is empty, so that what is cut off before
+    it has the ReLU in it.
     """
     followed = {}  # norm -> the container and the name of its ReLU
     for parent in model.modules():
@@ -109,9 +112,11 @@ def for_training(model: nn.Module) -> nn.Module:
 
 
 def _replaceable(norm: nn.Module) -> bool:
-    known = type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats
-    return known and norm.running_mean is not None and not _hooked(norm)
+    if type(norm) is not nn.BatchNorm2d or _hooked(norm):
+        return False
+    return None not in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
 
 
 def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return any(hooks)

@@ -217,6 +217,8 @@ def _precision(protocol: Protocol, device: torch.device) -> AbstractContextManag
 
 def _compiled(model: nn.Module, run: Run) -> Callable[[torch.Tensor], torch.Tensor]:
     """The network as its first call compiles it, for that size of batch."""
+    # each network of a class counts, and beyond the limit torch would quietly not compile
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 10_000
     fused = torch.compile(model)
 
     def forward(x: torch.Tensor) -> torch.Tensor:

@@ -61,16 +61,13 @@ def _entries(scale: str | None) -> "list[Entry]":
 def _plan(args: argparse.Namespace) -> None:
     from experiments.campaign import campaign_runs, plans_of
     from experiments.duration import duration
-    from experiments.plan import NOT_PREPARED
     from experiments.settings import read_settings
     from experiments.store import Store
 
     settings, entries = read_settings(), _entries(args.scale)
     store, plans = Store(settings.store), plans_of(settings, entries)
-    datasets = sorted({name for plan in plans.values() for name in plan.datasets})
-    for name in datasets:
-        if any(plan.digest(name, missing_ok=True) == NOT_PREPARED for plan in plans.values()):
-            print(f"{name} is not prepared yet: its runs cannot be told from one another, and count as not begun.")
+    for name in sorted({name for plan in plans.values() for name in plan.unprepared()}):
+        print(f"{name} is not prepared yet: its runs cannot be told from one another, and count as not begun.")
     print(f"{'':44}{'runs':>6}{'done':>6}{'begun':>6}   time left on one core")
     for entry, runs in campaign_runs(plans, entries, missing_ok=True).items():
         done = [run for run in runs if store.is_done(run)]

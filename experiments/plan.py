@@ -32,6 +32,10 @@ class Plan:
         folder = self.settings.data_folder / dataset
         return NOT_PREPARED if missing_ok and not (folder / "manifest.json").exists() else open_data(folder).digest
 
+    def unprepared(self) -> list[str]:
+        """Names of the data sets that are needed and are not prepared."""
+        return [name for name in self.datasets if self.digest(name, missing_ok=True) == NOT_PREPARED]
+
     def _digests(self, missing_ok: bool) -> dict[str, str]:
         return {name: self.digest(name, missing_ok) for name in self.datasets}
 

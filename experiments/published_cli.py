@@ -68,7 +68,7 @@ def _list(args: argparse.Namespace) -> None:
 def _add(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from experiments.plan import NOT_PREPARED, make_plan
+    from experiments.plan import make_plan
     from experiments.published import FOLDER, publish
     from experiments.scales import read_scales
     from experiments.settings import check_choice, read_settings
@@ -82,9 +82,8 @@ def _add(args: argparse.Namespace) -> None:
     if any(name != stands for name, stands in read_scales()[settings.scale]["datasets"].items()):
         raise XNetsError(f"Scale {settings.scale} does not train on the paper's data: there is nothing to publish.")
     plan = make_plan(settings)
-    for name in plan.datasets:
-        if plan.digest(name, missing_ok=True) == NOT_PREPARED:
-            print(f"{name} is not prepared here: its runs are passed over.")
+    for name in plan.unprepared():
+        print(f"{name} is not prepared here: its runs are passed over.")
     runs = plan.runs(missing_ok=True)
     new, known = publish(Store(settings.store), runs, FOLDER / settings.scale)
     print(f"{len(new)} new, {known} published before, of the {len(runs)} runs of scale {settings.scale}.")

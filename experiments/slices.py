@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 from experiments.bundles.exporting import Exported, NothingToExport, export_runs
 from experiments.bundles.format import check_bundle
-from experiments.bundles.volumes import joined
+from experiments.bundles.volumes import folder_in, joined
 from experiments.campaign import Entry, campaign_runs, cells_of, plans_of
 from experiments.local import devices_here, run_in_pool, stop_workers
 from experiments.plan import Plan
@@ -70,7 +69,8 @@ def run_slice(
             store, a full disk.
     """
     deadline = time.monotonic() + 60 * minutes - reserve
-    _check_folder(out)
+    with folder_in(out):  # a folder that takes no bundles is better known now than after all the minutes
+        pass
     store, plans = Store(settings.store), plans_of(settings, entries)
     _check_taken_in(store, out)
     missing = prepare(settings, plans, entries, say)
@@ -110,16 +110,6 @@ def run_slice(
         signal.signal(signal.SIGTERM, before)
         packed = pack(live=False)
     return Slice(failed, packed)
-
-
-def _check_folder(out: Path) -> None:
-    """Raise XNetsError if bundles cannot be written there: better now than after all the minutes."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise XNetsError(f"Bundles cannot be written to {out} ({error.strerror}): name another folder.") from None
 
 
 def _check_taken_in(store: Store, out: Path) -> None:

@@ -21,7 +21,7 @@ def write_volumes(target: Path, write: Callable[[IO[bytes]], None], most: int) -
 
     They take the places of older ones together, once all of them are on the disk.
     """
-    with _folder_in(target.parent) as folder:
+    with folder_in(target.parent) as folder:
         whole = Path(folder) / target.name
         write_atomically(whole, write)
         count = -(-whole.stat().st_size // most)
@@ -52,7 +52,7 @@ def joined(paths: list[Path], room: Path) -> Iterator[list[Path]]:
         missing = [f"{place}of{count}" for place in range(1, count + 1) if place not in volumes]
         if missing:
             raise XNetsError(f"{bundle} is cut into {count} files: name {', '.join(missing)} too, or none of them.")
-    with _folder_in(room) if cut_up else contextlib.nullcontext() as folder:
+    with folder_in(room) if cut_up else contextlib.nullcontext() as folder:
         names = {}
         for number, ((bundle, _), volumes) in enumerate(cut_up.items()):
             together = Path(folder) / str(number) / bundle.name
@@ -68,7 +68,8 @@ def joined(paths: list[Path], room: Path) -> Iterator[list[Path]]:
             raise type(error)(said) from None
 
 
-def _folder_in(room: Path) -> tempfile.TemporaryDirectory:
+def folder_in(room: Path) -> tempfile.TemporaryDirectory:
+    """A folder in `room`, which is made, for files on their way. Raises CannotWrite."""
     try:
         room.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(prefix=".bundle-", dir=room)

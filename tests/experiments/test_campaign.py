@@ -118,7 +118,7 @@ def test_entries_without_their_data_are_passed_over(campaign, tmp_path, monkeypa
 
 def test_a_folder_that_takes_no_bundles_is_refused_before_the_minutes_are_spent(campaign, tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(XNetsError, match=r"Bundles cannot be written to .*out .*: name another folder"):
+    with pytest.raises(XNetsError, match=r"Cannot write to .*out .*: free space or make it writable"):
         run_slice(campaign, ENTRIES, 10, tmp_path / "out", lambda line: None)
     assert not campaign.store.exists()
 

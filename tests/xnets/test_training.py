@@ -330,7 +330,8 @@ def test_a_compiled_run_is_the_same_run_and_ends_the_same_however_it_is_interrup
 def test_without_a_compiler_it_is_one_sentence(run, digits, tmp_path):
     """By torch's own patch: what pytest's monkeypatch puts back there is gone for the tests after it."""
     torch.compiler.reset()
+    said = r"cannot be compiled here .*: train it without local\.compile"
     without = torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler"), "fx_graph_cache": False})
-    with without, pytest.raises(XNetsError, match=r"cannot be compiled here .*: train it without local\.compile") as error:
+    with without, pytest.raises(XNetsError, match=said) as error:
         train(run, digits, tmp_path, CPU, compiled=True)
     assert "\n" not in str(error.value)

@@ -68,13 +68,13 @@ def expand_model(
             module.activation_relu_or_gelu = 0
         if isinstance(module, nn.TransformerEncoder):
             module.use_nested_tensor = False
-    return _replace(model, new)
+    return replaced(model, new)
 
 
 def to_dense(model: nn.Module) -> nn.Module:
     """A copy of `model` whose X-Conv and X-Linear layers are nn.Conv2d and nn.Linear that compute the same."""
     model = copy.deepcopy(model)
-    return _replace(model, {m: m.to_dense() for m in model.modules() if isinstance(m, ExpanderLayer)})
+    return replaced(model, {m: m.to_dense() for m in model.modules() if isinstance(m, ExpanderLayer)})
 
 
 def _expanded(layer: nn.Conv2d | nn.Linear, compression: int, seed: int, graph: str, init: str) -> ExpanderLayer:
@@ -88,7 +88,7 @@ def _expanded(layer: nn.Conv2d | nn.Linear, compression: int, seed: int, graph: 
     )  # fmt: skip
 
 
-def _replace(model: nn.Module, new: dict[nn.Module, nn.Module]) -> nn.Module:
+def replaced(model: nn.Module, new: dict[nn.Module, nn.Module]) -> nn.Module:
     """`model` with new[layer] wherever a layer stands, be it under several names or the model itself."""
     for parent in list(model.modules()):
         for name, child in parent._modules.items():

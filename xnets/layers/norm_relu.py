@@ -1,5 +1,6 @@
 """for_training: the same network with batch norms and the ReLUs after them computed together, on CPUs."""
 
+from collections import Counter
 from itertools import pairwise
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xnets.layers.choice import kernel_in_force
+from xnets.layers.convert import replaced
 from xnets.layers.direct import AVAILABLE, MOST
 from xnets.layers.kernels import is_transformed
 
@@ -88,27 +90,15 @@ def for_training(model: nn.Module) -> nn.Module:
     parameters without weight decay; and the ReLU's place in an nn.Sequential is empty, so that what is cut off before
     it has the ReLU in it.
     """
-    followed = {}  # norm -> the container and the name of its ReLU
-    for parent in model.modules():
-        if type(parent) is nn.Sequential:
-            children = list(parent._modules.items())
-            for (_, norm), (name, relu) in pairwise(children):
-                if _replaceable(norm) and type(relu) is nn.ReLU and not _hooked(relu):
-                    followed[norm] = (parent, name)
-    uses = [child for parent in model.modules() for child in parent._modules.values()]
-    new = {}
+    uses = Counter(child for parent in model.modules() for child in parent._modules.values())
+    new = {norm: NormReLU(norm, relu=False) for norm in model.modules() if _replaceable(norm)}
     for parent in list(model.modules()):
-        for name, norm in list(parent._modules.items()):
-            if not _replaceable(norm):
-                continue
-            together = norm in followed and uses.count(norm) == 1
-            if norm not in new:
-                new[norm] = NormReLU(norm, together)
-                if together:
-                    container, after = followed[norm]
-                    container._modules[after] = nn.Identity()
-            parent._modules[name] = new[norm]
-    return model
+        if type(parent) is nn.Sequential:
+            for (_, norm), (name, relu) in pairwise(list(parent._modules.items())):
+                if norm in new and uses[norm] == 1 and type(relu) is nn.ReLU and not _hooked(relu):
+                    new[norm].relu = True
+                    parent._modules[name] = nn.Identity()
+    return replaced(model, new)
 
 
 def _replaceable(norm: nn.Module) -> bool:

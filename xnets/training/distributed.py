@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from xnets.group import Group
+from xnets.layers.convert import replaced
 
 
 def wrap(model: nn.Module, device: torch.device, group: Group) -> nn.Module:
@@ -94,10 +95,10 @@ def _per_channel(values: Tensor, x: Tensor) -> Tensor:
 
 
 def _replace_batch_norms(model: nn.Module) -> None:
-    for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-                new = GlobalBatchNorm(layer.num_features, layer.eps, layer.momentum, device="meta")
-                for key, tensor in (*layer.named_parameters(), *layer.named_buffers()):
-                    setattr(new, key, tensor)  # not copies: an optimizer may hold the parameters already
-                setattr(parent, name, new.train(layer.training))
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+    new = {norm: GlobalBatchNorm(norm.num_features, norm.eps, norm.momentum, device="meta") for norm in norms}
+    for norm, its in new.items():
+        for key, tensor in (*norm.named_parameters(), *norm.named_buffers()):
+            setattr(its, key, tensor)  # not copies: an optimizer may hold the parameters already
+        its.train(norm.training)
+    replaced(model, new)

@@ -35,8 +35,7 @@ def forward(pixels: int, ragged: bool, relu: bool, width: int) -> Function:
     pointers = ["x", "weight", "bias", "numbers", "y", *CHANNEL, "var", "room"]
     code = Function("norm", pointers, SIZES, width)
     unit = _Unit(code, pixels, ragged)
-    count = code.op("sitofp i64 %images to double")
-    count = code.op(f"fmul double {count}, {float(pixels)}")
+    count = unit.count()
     eps = code.op("load double, ptr %numbers")
     with unit.blocks() as (first, last):
         with unit.channels(first, last) as (c, lanes):  # deviations are from a channel's first pixel
@@ -82,8 +81,7 @@ def backward(pixels: int, ragged: bool, relu: bool, width: int) -> Function:
     pointers = ["x", "dy", *CHANNEL, "dx", "d_weight", "d_bias", "room"]
     code = Function("norm_backward", pointers, SIZES, width)
     unit = _Unit(code, pixels, ragged)
-    count = code.op("sitofp i64 %images to double")
-    count = code.op(f"fmul double {count}, {float(pixels)}")
+    count = unit.count()
 
     def loaded(where: str, mask: str | None, mean: str, scale: str, shift: str) -> tuple[str, str]:
         """Deviations of x from its mean, and dy where ReLU let it through."""
@@ -130,8 +128,14 @@ class _Unit:
         self.code, self.pixels, self.ragged = code, pixels, ragged
         self.together = channels_together(pixels, code.width)
         self.whole, self.tail = divmod(self.together * pixels, code.width)
+        self.lanes = pixels if self.together > 1 else code.width  # of one channel
         self.chains = max(1, min(4, self.whole))
         self.first = ""  # of the block
+
+    def count(self) -> str:
+        """Numbers of a channel in the batch, a double."""
+        images = self.code.op("sitofp i64 %images to double")
+        return self.code.op(f"fmul double {images}, {float(self.pixels)}")
 
     @contextmanager
     def blocks(self) -> Iterator[tuple[str, str]]:
@@ -145,9 +149,14 @@ class _Unit:
         code, q = self.code, self.together
         stop = code.least(code.mul(last, q), "%channels")
         with code.loop(code.mul(first, q), stop) as c:
-            u = code.op(f"sdiv i64 {c}, {q}")
-            skipped = code.mul(code.sub(c, code.mul(u, q)), self.pixels if q > 1 else 0)
+            u, skipped = self._place(c)
             yield c, lambda place: code.at(self.lane(u, place), skipped)
+
+    def _place(self, c: str) -> tuple[str, str]:
+        """A channel's unit, and how many lanes come before its own."""
+        code, q = self.code, self.together
+        u = code.op(f"sdiv i64 {c}, {q}")
+        return u, code.mul(code.sub(c, code.mul(u, q)), self.pixels if q > 1 else 0)
 
     @contextmanager
     def rows(self, first: str, last: str) -> Iterator[tuple[str, str]]:
@@ -197,7 +206,7 @@ class _Unit:
 
     def spread(self, value: str, place: int, lanes: Callable[[int], str]) -> None:
         """Set a channel's lanes of a row to one float."""
-        for lane in range(self.pixels if self.together > 1 else self.code.width):
+        for lane in range(self.lanes):
             self.code.emit(f"store float {value}, ptr {self.code.at(lanes(place), lane)}")
 
     def clear(self, first: str, last: str) -> None:
@@ -216,12 +225,11 @@ class _Unit:
 
     def moment(self, c: str, moment: int) -> str:
         """The sum of a channel's lanes."""
-        code, q = self.code, self.together
-        u = code.op(f"sdiv i64 {c}, {q}")
-        skipped = code.mul(code.sub(c, code.mul(u, q)), self.pixels if q > 1 else 0)
+        code = self.code
+        u, skipped = self._place(c)
         there = code.at(self._room(u, 2 * moment), skipped, "double")
         total = "0.0"
-        for lane in range(self.pixels if q > 1 else code.width):
+        for lane in range(self.lanes):
             value = code.op(f"load double, ptr {code.at(there, lane, 'double')}")
             total = code.op(f"fadd double {total}, {value}")
         return total

@@ -8,6 +8,7 @@ from typing import Any
 from experiments.cells import Cell
 from experiments.estimate import Estimate
 from experiments.plan import Plan, plan_of
+from experiments.published import read_published
 from experiments.rows import read_rows
 from experiments.scales import read_scales
 from experiments.settings import ITEMS, Settings, check_keys
@@ -72,6 +73,11 @@ def cells_of(entry: Entry, plan: Plan) -> list[Cell]:
         for cell in plan.cells
         if set(cell.items) & set(entry.items) and (not entry.networks or cell.model.name in entry.networks)
     ]
+
+
+def published_runs(entries: list[Entry]) -> set[Run]:
+    """Runs of their scales that the repository has the results of: nobody need train them again."""
+    return {record.run for scale in {entry.scale for entry in entries} for record in read_published(scale)}
 
 
 def campaign_runs(

@@ -59,7 +59,7 @@ def _entries(scale: str | None) -> "list[Entry]":
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from experiments.campaign import campaign_runs, plans_of
+    from experiments.campaign import campaign_runs, plans_of, published_runs
     from experiments.duration import duration
     from experiments.settings import read_settings
     from experiments.store import Store
@@ -68,9 +68,10 @@ def _plan(args: argparse.Namespace) -> None:
     store, plans = Store(settings.store), plans_of(settings, entries)
     for name in sorted({name for plan in plans.values() for name in plan.unprepared()}):
         print(f"{name} is not prepared yet: its runs cannot be told from one another, and count as not begun.")
+    published = published_runs(entries)
     print(f"{'':44}{'runs':>6}{'done':>6}{'begun':>6}   time left on one core")
     for entry, runs in campaign_runs(plans, entries, missing_ok=True).items():
-        done = [run for run in runs if store.is_done(run)]
+        done = [run for run in runs if run in published or store.is_done(run)]
         begun = [run for run in runs if run not in done and (store.folder(run) / "checkpoint.pt").exists()]
         left = duration(sum(seconds for run, seconds in runs.items() if run not in done))
         print(f"{entry.scale + ': ' + ', '.join(entry.items):44}{len(runs):6}{len(done):6}{len(begun):6}   {left}")

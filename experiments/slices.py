@@ -12,7 +12,7 @@ from typing import Any
 from experiments.bundles.exporting import Exported, NothingToExport, export_runs
 from experiments.bundles.format import check_bundle
 from experiments.bundles.volumes import folder_in, joined
-from experiments.campaign import Entry, campaign_runs, cells_of, plans_of
+from experiments.campaign import Entry, campaign_runs, cells_of, plans_of, published_runs
 from experiments.local import devices_here, run_in_pool, stop_workers
 from experiments.plan import Plan
 from experiments.settings import Settings
@@ -77,7 +77,10 @@ def run_slice(
     wanted = [run for runs in campaign_runs(plans, entries, without=missing).values() for run in runs]
     if not wanted:
         raise XNetsError("The campaign has no run whose data are here: name them under data.sources in params.yaml.")
-    runs = [run for run in wanted if not store.has("train", run) or not store.has("evaluate", run)]
+    published = published_runs(entries)
+    runs = [
+        run for run in wanted if run not in published and not (store.has("train", run) and store.has("evaluate", run))
+    ]
     runs.sort(key=lambda run: store.failure(run) is not None)  # what failed is tried again when all others are done
     if not runs:
         raise XNetsError(f"All {len(wanted)} runs of the campaign whose data are here are finished.")
@@ -89,7 +92,9 @@ def run_slice(
     ended = threading.Event()
 
     def on_event(kind: str, run: Run | None, content: Any) -> None:
-        if kind == "epoch" and run is not None:
+        if kind == "start":  # not before: a run that a slice does not come to has still failed in the next
+            store.forget_failure(run)
+        if kind == "epoch":
             content = f"epoch {content['epoch'] + 1} of {run.protocol.epochs}, test {content['test_top1']:.2f} %"
         say(" ".join(filter(None, (kind, run.label if run else "", content))))
 
@@ -100,12 +105,9 @@ def run_slice(
     failed: dict[Run, str] = {}
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        with store.lock():
-            for run in runs:
-                store.forget_failure(run)
-            with _timer(deadline - time.monotonic(), stop), _packed_anew(store, wanted, pack):
-                devices = devices_here(settings, len(runs))
-                failed = run_in_pool(("train", "evaluate"), runs, settings, on_event, ended.is_set, devices)
+        with store.lock(), _timer(deadline - time.monotonic(), stop), _packed_anew(store, wanted, pack):
+            devices = devices_here(settings, len(runs))
+            failed = run_in_pool(("train", "evaluate"), runs, settings, on_event, ended.is_set, devices)
     finally:
         signal.signal(signal.SIGTERM, before)
         packed = pack(live=False)
@@ -126,22 +128,24 @@ def _check_taken_in(store: Store, out: Path) -> None:
 
 def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: int, live: bool) -> Exported:
     """Bundles of everything there is. Those of an earlier packing go."""
-    for attempt in range(3):
-        try:
-            done = export_runs(
-                store, out / BUNDLE, runs, unfinished=True, max_mib=max_mib, max_files=max_files, live=live
-            )
-        except NothingToExport as error:
-            return Exported(left_out=error.left_out)
-        except XNetsError:
-            if not live or attempt == 2:  # a checkpoint that was replaced while it was read is there again at once
-                raise
-        else:
-            for old in out.glob(f"{Path(BUNDLE).stem}-*"):
-                if old not in done.files:
-                    old.unlink()
-            return done
-    raise AssertionError("the last attempt returns or raises")
+    with folder_in(out) as room:  # all of them are there before the first takes the place of an old one
+        for attempt in range(3):
+            try:
+                done = export_runs(
+                    store, Path(room) / BUNDLE, runs, unfinished=True, max_mib=max_mib, max_files=max_files, live=live
+                )
+            except NothingToExport as error:
+                return Exported(left_out=error.left_out)
+            except XNetsError:
+                if not live or attempt == 2:  # a checkpoint that was replaced while it was read is there again at once
+                    raise
+            else:
+                break
+        done.files = [path.replace(out / path.name) for path in done.files]
+    for old in out.glob(f"{Path(BUNDLE).stem}-*"):
+        if old not in done.files:
+            old.unlink()
+    return done
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ from experiments.store import Store
 from xnets.errors import Stopped, XNetsError
 from xnets.files import write_atomically
 from xnets.training import Run
+from xnets.training.checkpoint import checkpoint_position
+from xnets.training.loop import CHECKPOINT
 
 LASTING = {".lock", "attempts.jsonl"}  # in a run's folder, whatever becomes of an attempt
 Files = Iterator[tuple[str, Checked]]
@@ -37,7 +39,7 @@ def import_bundles(store: Store, paths: list[Path]) -> Imported:
     All bundles are checked before the first run is written. An import that was stopped at any moment and is started
     again ends as if it had not been. A finished run takes the place of an attempt (a checkpoint, a failure), unless a
     process is at it. One that is here with another result is a conflict: it is kept, and reported. An unfinished one is
-    added where no result is, nor a checkpoint of as many epochs.
+    added where no result is, nor a checkpoint as far.
 
     Raises:
         XNetsError: a bundle or a result here is damaged, a volume of a bundle is missing, a run is another engine's, a
@@ -114,18 +116,21 @@ def _add_under_way(store: Store, run: Run, files: Files, done: Imported) -> None
     if store.result(run) is not None:
         done.kept.append(f"{run.label}: it is finished here; the bundle's checkpoint is not needed.")
         return
-    here = len(store.history(run)) if (folder / "checkpoint.pt").exists() else -1
-    first, reader = next(files)
-    content = reader.read() if first == "history.jsonl" else None  # there is none before the first epoch
-    if here >= (content or b"").count(b"\n"):
-        done.kept.append(f"{run.label}: it is under way here too, and as far or further; the checkpoint here is kept.")
-        return
-    if content is None:
-        _copy(reader, folder / first)
-    else:
-        write_atomically(folder / first, lambda file: file.write(content))
-    for name, reader in files:
-        _copy(reader, folder / name)
+    arriving, notes = folder / "checkpoint.arriving", {}
+    for name, reader in files:  # the checkpoint comes last
+        if name == CHECKPOINT:
+            _copy(reader, arriving)
+        else:
+            notes[name] = reader.read()
+    try:
+        if checkpoint_position(arriving) <= checkpoint_position(folder / CHECKPOINT):
+            done.kept.append(f"{run.label}: it is under way here too, and as far or further; that is kept.")
+            return
+        for name, content in notes.items():
+            write_atomically(folder / name, lambda file, content=content: file.write(content))
+        arriving.replace(folder / CHECKPOINT)
+    finally:
+        arriving.unlink(missing_ok=True)
     done.under_way.append(run.label)
 
 

@@ -1,6 +1,10 @@
-"""A bundle larger than a file may be is cut into volumes, runs-3.tar.1of7 ...; joined they are the bundle again."""
+"""A bundle larger than a file may be is cut into volumes, runs-3.tar.0a1b2c3d.1of7 ...; joined they are it again.
+
+The letters are the bundle's own (of its sha256), so that volumes of two bundles of one name are never taken for one.
+"""
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -12,25 +16,31 @@ from typing import IO
 from xnets.errors import CannotWrite, XNetsError
 from xnets.files import write_atomically
 
-VOLUME = re.compile(r"(?P<bundle>.+)\.(?P<place>[0-9]+)of(?P<count>[0-9]+)")
+VOLUME = re.compile(r"(?P<bundle>.+)\.(?P<own>[0-9a-f]{8})\.(?P<place>[0-9]+)of(?P<count>[0-9]+)")
 CHUNK = 2**20
 
 
 def write_volumes(target: Path, write: Callable[[IO[bytes]], None], most: int) -> list[Path]:
     """Cut what `write` writes into volumes of at most `most` bytes beside `target`.
 
-    They take the places of older ones together, once all of them are on the disk.
+    Older ones go once all of the new ones are there.
     """
     with folder_in(target.parent) as folder:
         whole = Path(folder) / target.name
         write_atomically(whole, write)
         count = -(-whole.stat().st_size // most)
-        volumes = [f"{target.name}.{place}of{count}" for place in range(1, count + 1)]
         with open(whole, "rb") as source:
+            own = hashlib.file_digest(source, "sha256").hexdigest()[:8]
+            volumes = [f"{target.name}.{own}.{place}of{count}" for place in range(1, count + 1)]
+            source.seek(0)
             for name in volumes:
                 write_atomically(whole.with_name(name), lambda file: _copy(source, file, most))
         for name in volumes:
             os.replace(whole.with_name(name), target.with_name(name))
+    for path in target.parent.glob("*"):
+        found = VOLUME.fullmatch(path.name)
+        if found and found["bundle"] == target.name and path.name not in volumes:
+            path.unlink()
     return [target.with_name(name) for name in volumes]
 
 
@@ -38,7 +48,8 @@ def write_volumes(target: Path, write: Callable[[IO[bytes]], None], most: int) -
 def joined(paths: list[Path], room: Path) -> Iterator[list[Path]]:
     """The bundles that these files are, whole; volumes are joined in a folder in `room` that is gone afterwards.
 
-    Raises XNetsError for a volume that is not among them or cannot be read, and a full disk.
+    Some volumes of a bundle whose name another one has, all of it, are left out: they are what was left of replacing
+    the one by the other. Raises XNetsError for a volume that is not among them or cannot be read, and a full disk.
     """
     whole, cut_up = [], {}
     for path in paths:
@@ -46,15 +57,16 @@ def joined(paths: list[Path], room: Path) -> Iterator[list[Path]]:
         if found is None:
             whole.append(path)
         else:
-            bundle = path.with_name(found["bundle"]), int(found["count"])
+            bundle = path.with_name(found["bundle"]), found["own"], int(found["count"])
             cut_up.setdefault(bundle, {})[int(found["place"])] = path
-    for (bundle, count), volumes in cut_up.items():
-        missing = [f"{place}of{count}" for place in range(1, count + 1) if place not in volumes]
-        if missing:
-            raise XNetsError(f"{bundle} is cut into {count} files: name {', '.join(missing)} too, or none of them.")
-    with folder_in(room) if cut_up else contextlib.nullcontext() as folder:
+    complete = {bundle: volumes for bundle, volumes in cut_up.items() if len(volumes) == bundle[2]}
+    for (path, own, count), volumes in cut_up.items():
+        if not any(path == other for other, _, _ in complete):
+            missing = [f"{own}.{place}of{count}" for place in range(1, count + 1) if place not in volumes]
+            raise XNetsError(f"{path} is cut into {count} files: name {', '.join(missing)} too, or none of them.")
+    with folder_in(room) if complete else contextlib.nullcontext() as folder:
         names = {}
-        for number, ((bundle, _), volumes) in enumerate(cut_up.items()):
+        for number, ((bundle, _, _), volumes) in enumerate(complete.items()):
             together = Path(folder) / str(number) / bundle.name
             names[str(together)] = str(bundle)
             write_atomically(together, lambda file, volumes=volumes: _join(volumes, file))

@@ -17,6 +17,7 @@ from experiments import slices
 from experiments.bundles.importing import import_bundles
 from experiments.campaign import Entry, campaign_runs, plans_of, read_campaign
 from experiments.plan import make_plan
+from experiments.published import publish
 from experiments.slices import run_slice
 from experiments.store import Store
 from tests.waiting import wait_for
@@ -57,6 +58,18 @@ def test_a_slice_finishes_and_packs_and_a_next_one_has_nothing_left(campaign, tm
     assert import_bundles(elsewhere, done.packed.files).new == [], "importing twice changes nothing"
     with pytest.raises(XNetsError, match="All 6 runs of the campaign whose data are here are finished"):
         run_slice(campaign, ENTRIES, 10, tmp_path / "out", said.append)
+
+
+def test_what_is_published_is_not_trained_again(campaign, tmp_path):
+    run_slice(campaign, ENTRIES[:1], 10, tmp_path / "out", lambda line: None)
+    wanted = [run for runs in campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).values() for run in runs]
+    publish(Store(campaign.store), wanted[:1], Path("published/tiny"))
+    said = []
+    elsewhere = replace(campaign, store=tmp_path / "elsewhere")
+    done = run_slice(elsewhere, ENTRIES, 10, tmp_path / "other", said.append)
+    assert said[0] == "1 of 6 runs are finished; training the next ones"
+    assert done.packed.finished == 5
+    assert not Store(elsewhere.store).is_done(wanted[0])
 
 
 def test_out_of_time_it_packs_checkpoints_and_goes_on_elsewhere(campaign, tmp_path, monkeypatch):
@@ -134,6 +147,15 @@ def test_a_run_that_failed_is_tried_again_after_all_others(campaign, tmp_path):
     assert begun[0] == second.label
     assert begun[-1] == first.label
     assert Store(campaign.store).is_done(first)
+
+
+def test_a_run_that_a_slice_did_not_come_to_has_still_failed(campaign, tmp_path, monkeypatch):
+    run_slice(campaign, [replace(ENTRIES[0], seeds=1)], 10, tmp_path / "out", lambda line: None)  # prepares the data
+    _, failed, *_ = (run for runs in campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).values() for run in runs)
+    Store(campaign.store).write_failure(failed, "it diverged")
+    monkeypatch.setattr(slices, "run_in_pool", lambda *_: {})
+    run_slice(campaign, ENTRIES, 10, tmp_path / "out", lambda line: None)
+    assert Store(campaign.store).failure(failed) == "it diverged"
 
 
 SLICE = """

@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from xnets.data.batches import Batches
 from xnets.errors import Stopped, XNetsError
 from xnets.files import write_atomically, write_json
 from xnets.models import ModelSpec
 from xnets.training import Protocol, Run
+from xnets.training.checkpoint import checkpoint_position
 from xnets.training.loop import CHECKPOINT, MODEL, Diverged, build_run, evaluate_run, train
 
 CPU = torch.device("cpu")
@@ -210,7 +212,7 @@ def test_a_run_killed_at_any_step_ends_bit_identical(digits, tmp_path, monkeypat
 
 @pytest.mark.parametrize("steps", [1, 7, 10, 21])
 def test_a_run_that_is_asked_to_stop_leaves_its_checkpoint(run, digits, tmp_path, steps):
-    """Asked after every `steps` steps, it loses none of them; at its last step it ends instead."""
+    """Asked after every step and between two epochs, it loses nothing, and says yes every `steps` times."""
     undisturbed = train(run, digits, tmp_path / "a", CPU)
     asked, stops = 0, 0
 
@@ -226,7 +228,22 @@ def test_a_run_that_is_asked_to_stop_leaves_its_checkpoint(run, digits, tmp_path
         except Stopped:
             assert (tmp_path / "b" / CHECKPOINT).exists()
             stops += 1
-    assert stops == 20 // steps, "21 steps, and it is not asked after the last"
+    assert stops == 23 // steps, "21 steps, 3 epochs"
+    assert resumed == undisturbed
+
+
+def test_a_run_that_is_asked_to_stop_while_it_is_evaluated_evaluates_again(run, digits, tmp_path, monkeypatch):
+    undisturbed = train(run, digits, tmp_path / "a", CPU)
+    monkeypatch.setattr(Batches.test, "__defaults__", (100,))
+    assert len(list(Batches(digits, 200, "none", CPU).test())) == 5
+    for yes in (8, 4):  # 7 steps, and in the first gap; then, begun again with the evaluation, in the last one
+        asked = iter(range(1, yes + 1))
+        with pytest.raises(Stopped):
+            train(run, digits, tmp_path / "b", CPU, 1e6, stop=lambda asked=asked, yes=yes: next(asked) == yes)
+        assert checkpoint_position(tmp_path / "b" / CHECKPOINT) == (0, 7)
+    resumed = train(run, digits, tmp_path / "b", CPU)
+    for mine, right in zip(resumed["epochs"], undisturbed["epochs"], strict=True):
+        assert mine.pop("test_loss") == pytest.approx(right.pop("test_loss"), rel=1e-6)  # summed in other batches
     assert resumed == undisturbed
 
 
@@ -301,8 +318,6 @@ def test_first_step_is_sgd_with_nesterov(digits, tmp_path):
     protocol = replace(SHORT, epochs=1, batch_size=1297, augmentation="none", weight_decay=0.01)
     run = Run(ModelSpec("X-VGG16-2", 10, narrow=16, drop_strides=2), "digits", digits.digest, protocol, 0, 0)
     model = build_run(run, CPU)
-    from xnets.data.batches import Batches
-
     x, y = next(Batches(digits, 1297, "none", CPU).train(0, 0))
     nn.functional.cross_entropy(model(x), y).backward()
     train(run, digits, tmp_path, CPU)

@@ -14,6 +14,15 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, lambda file: torch.save(state, file))
 
 
+def checkpoint_position(path: Path) -> tuple[int, int]:
+    """How far a run had come: epochs, and steps of the next one; (-1, 0) if there is nothing that can be read."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return len(state["history"]), state["step"]
+    except Exception:  # no file, or damaged: zip, pickle, EOF and runtime errors, KeyError
+        return -1, 0
+
+
 def load_state(path: Path, fingerprint: str, device: torch.device) -> dict[str, Any]:
     """Read what save_state wrote for the run `fingerprint`. Raises XNetsError if it is damaged or another run's."""
     try:

@@ -66,7 +66,8 @@ def train(
         checkpoint_seconds: write a checkpoint when so much time has passed since the last, by any rank's clock.
         on_epoch: told of each epoch, those before the checkpoint again: epoch, lr, train_loss, train_top1, test_loss,
             test_top1 (nats and %). Rank 0 alone tells it, and writes files.
-        stop: asked after each step; once it says True on any rank, a checkpoint is written and all raise Stopped.
+        stop: asked after each batch, of the test set too; once it says True on any rank, a checkpoint is written and
+            all raise Stopped.
         group: the processes that share each batch. Another number of them gives the same result but for rounding (and
             dropout's draws), so it may change from one interruption to the next.
         compiled: let torch.compile fuse what is between the convolutions, for batches of full size: other last bits,
@@ -147,13 +148,13 @@ def train(
             scaler.step(optimizer)
             scaler.update()
             sums += torch.stack([loss.detach() * (n / group.size), (logits.argmax(1) == y).sum()])
-            if step + 1 < batches.steps:
-                save_if_due(step + 1)
-        _check_finite(group.sum_(sums), run, epoch)
+            save_if_due(step + 1)
+        total = group.sum_(sums.clone())
+        _check_finite(total, run, epoch)
         seen = min(batches.steps * protocol.batch_size, batches.n_train)
-        test = evaluate(model, batches, protocol)
+        test = evaluate(model, batches, protocol, lambda: save_if_due(batches.steps))
         history.append({
-            "epoch": epoch, "lr": lr, "train_loss": float(sums[0]) / seen, "train_top1": 100 * float(sums[1]) / seen,
+            "epoch": epoch, "lr": lr, "train_loss": float(total[0]) / seen, "train_top1": 100 * float(total[1]) / seen,
             "test_loss": test["loss"], "test_top1": test["top1"],
         })  # fmt: skip
         first_step, sums = 0, torch.zeros_like(sums)
@@ -167,11 +168,18 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Batches, protocol: Protocol) -> dict[str, float | int]:
-    """loss (nats), top1 and top5 (%) and n on the test set; the model is left in evaluation mode."""
+def evaluate(
+    model: nn.Module, batches: Batches, protocol: Protocol, between: Callable[[], None] = lambda: None
+) -> dict[str, float | int]:
+    """loss (nats), top1 and top5 (%) and n on the test set; the model is left in evaluation mode.
+
+    between: called before each batch but the first.
+    """
     model.eval()
     sums = torch.zeros(3, dtype=torch.float64, device=batches.device)
-    for x, y in batches.test():
+    for place, (x, y) in enumerate(batches.test()):
+        if place > 0:
+            between()
         with _precision(protocol, batches.device):
             logits = model(x).float()
         hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == y.unsqueeze(1)

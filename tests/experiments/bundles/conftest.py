@@ -5,6 +5,7 @@ import tarfile
 from functools import partialmethod
 
 import pytest
+import torch
 
 from experiments.store import Store
 from tests import made_up
@@ -24,6 +25,16 @@ def finish(store, run, top1=90.0, weights="a", evaluated=True, host="there"):
     (store.folder(run) / "model.pt").write_bytes(bytes(range(256)) * 40)
     if not evaluated:
         (store.folder(run) / "evaluation.json").unlink()
+
+
+def begin(store, run, epochs, step, padding=b""):
+    """A checkpoint so far, and its notes."""
+    history = [{"epoch": epoch} for epoch in range(epochs)]
+    store.folder(run).mkdir(parents=True, exist_ok=True)
+    noise = torch.frombuffer(bytearray(padding or b"0"), dtype=torch.uint8)
+    state = {"fingerprint": run.fingerprint, "history": history, "step": step, "model": noise}
+    torch.save(state, store.folder(run) / "checkpoint.pt")
+    (store.folder(run) / "history.jsonl").write_text("".join(json.dumps(record) + "\n" for record in history))
 
 
 def contents(store):

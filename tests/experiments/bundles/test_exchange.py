@@ -18,7 +18,7 @@ from experiments.bundles.importing import import_bundles
 from experiments.execute import execute
 from experiments.store import Store
 from experiments.store_cli import add_store
-from tests.experiments.bundles.conftest import RUNS, contents, files_of, finish, read_tar
+from tests.experiments.bundles.conftest import RUNS, begin, contents, files_of, finish, read_tar
 from xnets.data import open_data
 from xnets.errors import XNetsError
 from xnets.training.loop import Stopped
@@ -166,46 +166,59 @@ def test_a_bundle_that_changes_while_it_is_imported(tmp_path, there, here, monke
     assert contents(here) == {}
 
 
-def test_checkpoints_go_where_no_result_is_and_no_checkpoint_as_far(tmp_path, there, here):
+@pytest.mark.parametrize("mine", [(1, 30), (1, 31), (2, 0)])
+def test_checkpoints_go_where_no_result_is_and_no_checkpoint_as_far(tmp_path, there, here, mine):
     for run in RUNS[:3]:
         (there.folder(run) / "result.json").unlink()
-        (there.folder(run) / "checkpoint.pt").write_text("there")
+        begin(there, run, 1, 30)
     with pytest.raises(XNetsError, match="Nothing to export"):
         export_runs(there, tmp_path / "runs.tar", RUNS)
     done = export_runs(there, tmp_path / "runs.tar", RUNS, unfinished=True)
     assert (done.finished, done.under_way) == (0, 3)
     finish(here, RUNS[0])
-    here.folder(RUNS[1]).mkdir()
-    (here.folder(RUNS[1]) / "checkpoint.pt").write_text("here")
-    (here.folder(RUNS[1]) / "history.jsonl").write_bytes((there.folder(RUNS[1]) / "history.jsonl").read_bytes())
+    begin(here, RUNS[1], *mine)
+    before = files_of(here, RUNS[1])
     done = import_bundles(here, [tmp_path / "runs.tar"])
     assert done.under_way == [RUNS[2].label]
     assert sorted(sentence.split(": it is ")[1] for sentence in done.kept) == [
         "finished here; the bundle's checkpoint is not needed.",
-        "under way here too, and as far or further; the checkpoint here is kept.",
+        "under way here too, and as far or further; that is kept.",
     ]
     assert not (here.folder(RUNS[0]) / "checkpoint.pt").exists()
-    assert (here.folder(RUNS[1]) / "checkpoint.pt").read_text() == "here"
+    assert files_of(here, RUNS[1]) == before
     assert files_of(here, RUNS[2]) == {
         f"{RUNS[2].fingerprint}/{name}": (there.folder(RUNS[2]) / name).read_bytes()
         for name in ("checkpoint.pt", "history.jsonl")
     }
-    (here.folder(RUNS[1]) / "history.jsonl").write_text('{"epoch": 0}\n')
-    assert import_bundles(here, [tmp_path / "runs.tar"]).under_way == [RUNS[1].label], "the one there has gone further"
-    assert files_of(here, RUNS[1]).keys() == {f"{RUNS[1].fingerprint}/{n}" for n in ("checkpoint.pt", "history.jsonl")}
-    assert (here.folder(RUNS[1]) / "checkpoint.pt").read_text() == "there"
     with there.lock(), pytest.raises(XNetsError, match="already training"):
         export_runs(there, tmp_path / "runs.tar", RUNS, unfinished=True)
 
 
+@pytest.mark.parametrize("mine", [(0, 400), (1, 29), None])
+def test_a_checkpoint_that_has_gone_further_or_can_be_read_takes_the_place_of_the_one_here(tmp_path, there, here, mine):
+    """Also within an epoch: a slice may be shorter than one."""
+    (there.folder(RUNS[1]) / "result.json").unlink()
+    begin(there, RUNS[1], 1, 30)
+    export_runs(there, tmp_path / "runs.tar", RUNS[1:2], unfinished=True)
+    begin(here, RUNS[1], *(mine or (1, 31)))
+    if mine is None:
+        (here.folder(RUNS[1]) / "checkpoint.pt").write_text("damaged")
+    assert import_bundles(here, [tmp_path / "runs.tar"]).under_way == [RUNS[1].label]
+    assert files_of(here, RUNS[1]) == {
+        f"{RUNS[1].fingerprint}/{name}": (there.folder(RUNS[1]) / name).read_bytes()
+        for name in ("checkpoint.pt", "history.jsonl")
+    }
+
+
 def test_checkpoints_of_runs_that_are_being_trained(tmp_path, there, here):
     (there.folder(RUNS[0]) / "result.json").unlink()
-    (there.folder(RUNS[0]) / "checkpoint.pt").write_text("the last one")
+    begin(there, RUNS[0], 1, 30)
     with there.lock(), there.working_on(RUNS[0]):
         done = export_runs(there, tmp_path / "runs.tar", RUNS, unfinished=True, live=True)
     assert (done.finished, done.under_way, done.left_out) == (2, 1, [])
     import_bundles(here, [tmp_path / "runs.tar"])
-    assert (here.folder(RUNS[0]) / "checkpoint.pt").read_text() == "the last one"
+    checkpoints = [(store.folder(RUNS[0]) / "checkpoint.pt").read_bytes() for store in (here, there)]
+    assert checkpoints[0] == checkpoints[1]
 
 
 def test_a_full_disk_and_a_store_in_use(tmp_path, there, here, monkeypatch):

@@ -1,14 +1,16 @@
 """Bundles of limited size: cut into parts that stand alone, or into volumes that do not."""
 
+import os
 import random
 
 import pytest
 import torch
 
+from experiments.bundles import volumes
 from experiments.bundles.exporting import export_runs
 from experiments.bundles.format import check_bundle
 from experiments.bundles.importing import import_bundles
-from tests.experiments.bundles.conftest import RUNS, contents, finish
+from tests.experiments.bundles.conftest import RUNS, begin, contents, finish
 from xnets.errors import XNetsError
 
 
@@ -62,7 +64,7 @@ def test_what_does_not_fit_into_so_many_files_is_left_out(tmp_path, there):
 def test_a_checkpoint_larger_than_a_file_is_cut_into_volumes(tmp_path, there, here):
     (there.folder(RUNS[1]) / "result.json").unlink()
     checkpoint = there.folder(RUNS[1]) / "checkpoint.pt"
-    checkpoint.write_bytes(random.Random(0).randbytes(int(1.2 * 2**20)))
+    begin(there, RUNS[1], 1, 30, random.Random(0).randbytes(int(1.2 * 2**20)))
 
     def packed():
         done = export_runs(there, tmp_path / "runs.tar", RUNS, unfinished=True, max_mib=0.5, max_files=8)
@@ -72,10 +74,10 @@ def test_a_checkpoint_larger_than_a_file_is_cut_into_volumes(tmp_path, there, he
 
     files = packed()
     volumes = [path for path in files if "of" in path.name]
-    assert [path.name.split(".tar.")[1] for path in volumes] == ["1of3", "2of3", "3of3"]
-    bundle = volumes[0].with_name(volumes[0].name.removesuffix(".1of3"))
+    bundle, own = volumes[0].with_name(volumes[0].name[:-14]), volumes[0].name[-13:-5]
+    assert [path.name for path in volumes] == [f"{bundle.name}.{own}.{place}of3" for place in (1, 2, 3)]
     before = contents(here)
-    with pytest.raises(XNetsError, match=rf"{bundle.name} is cut into 3 files: name 1of3, 3of3 too, or none"):
+    with pytest.raises(XNetsError, match=rf"{bundle.name} is cut into 3 files: name {own}.1of3, {own}.3of3 too"):
         import_bundles(here, [path for path in files if path not in (volumes[0], volumes[2])])
     whole = volumes[1].read_bytes()
     volumes[1].write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
@@ -89,5 +91,40 @@ def test_a_checkpoint_larger_than_a_file_is_cut_into_volumes(tmp_path, there, he
     before = contents(here)
     assert import_bundles(here, files).new == []
     assert contents(here) == before, "nothing that was joined is left there"
+    begin(there, RUNS[1], 2, 30, random.Random(1).randbytes(int(1.2 * 2**20)))
+    new = [path.name for path in packed() if "of" in path.name]
+    assert {path.name for path in tmp_path.glob("*of3")} == set(new) != {path.name for path in volumes}
     checkpoint.write_bytes(b"much smaller")
     assert not any("of" in path.name for path in packed())
+
+
+def test_volumes_half_replaced_are_the_old_bundle(tmp_path, there, here, monkeypatch):
+    """Killed between two volumes: each set is told by its own letters, and the whole one counts."""
+    (there.folder(RUNS[1]) / "result.json").unlink()
+
+    def packed(epochs):
+        begin(there, RUNS[1], epochs, 0, random.Random(epochs).randbytes(int(1.2 * 2**20)))
+        return export_runs(there, tmp_path / "runs.tar", RUNS, unfinished=True, max_mib=0.5, max_files=8).files
+
+    class Killed(BaseException):
+        pass
+
+    def killed_at_the_second(source, target, replace=os.replace):
+        if ".2of3" in str(target) and target.parent == tmp_path:
+            raise Killed
+        replace(source, target)
+
+    packed(1)
+    monkeypatch.setattr(volumes.os, "replace", killed_at_the_second)
+    with pytest.raises(Killed):
+        packed(2)
+    monkeypatch.undo()
+    left = sorted(tmp_path.glob("runs-*"))
+    assert sum("of3" in path.name for path in left) == 4
+    assert len(import_bundles(here, left).under_way) == 1
+    assert len(here.history(RUNS[1])) == 1
+    packed(2)
+    left = sorted(tmp_path.glob("runs-*"))
+    assert sum("of3" in path.name for path in left) == 3, "what was left of the kill is gone"
+    import_bundles(here, left)
+    assert len(here.history(RUNS[1])) == 2

@@ -30,14 +30,17 @@ from xnets.data import PackedData, pack
 from xnets.data.batches import Batches
 from xnets.layers import kernels
 from xnets.machine import cpu_name
-from xnets.models import build
+from xnets.models import build, parse_name
 
 CSV = Path(__file__).with_suffix(".csv")
 COLUMNS = [
     "machine", "device", "threads", "network", "batch", "loop", "images_per_s", "to_plain", "to_plain_low",
     "to_plain_high", "to_authors", "to_authors_low", "to_authors_high", "n",
 ]  # fmt: skip
-NETWORKS = {"VGG16": 128, "X-VGG16-1": 128, "X-VGG16-2": 128, "DenseNet-BC-40-24": 64, "X-DenseNet-BC-2-40-24": 64}
+NETWORKS = {  # and their batches
+    "VGG16": 128, "X-VGG16-1": 128, "X-VGG16-2": 128, "DenseNet-BC-40-24": 64, "X-DenseNet-BC-2-40-24": 64,
+    "MobileNet-0.5": 128, "X-MobileNet-0.5-8": 128,
+}  # fmt: skip
 IMAGES = 4096
 Loop = Iterator[tuple[Tensor, Tensor]]
 
@@ -81,9 +84,14 @@ def usual(data: PackedData, batch: int, device: torch.device, workers: int) -> L
             yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
 
 
+def built(name: str) -> nn.Module:
+    """As scale cifar-short has it: MobileNet, made for 224 pixels, with a stride less."""
+    return build(name, 10, drop_strides=int(parse_name(name).family == "mobilenet"))
+
+
 def trained(name: str, device: torch.device) -> nn.Module:
     """The network as the trainer has it."""
-    model = build(name, 10).to(device)
+    model = built(name).to(device)
     return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
 
 
@@ -110,9 +118,9 @@ def measure(name: str, data: PackedData, device: torch.device, options: argparse
     batch, workers = NETWORKS[name], min(4, os.cpu_count() or 1)
     work = {
         "xnets": steps(trained(name, device), ours(data, batch, device), "auto", True, options.steps),
-        "plain": steps(build(name, 10).to(device), usual(data, batch, device, workers), "dense", False, options.steps),
+        "plain": steps(built(name).to(device), usual(data, batch, device, workers), "dense", False, options.steps),
         "authors": steps(
-            masked_twin(build(name, 10)).to(device), usual(data, batch, device, workers), "dense", False, options.steps
+            masked_twin(built(name)).to(device), usual(data, batch, device, workers), "dense", False, options.steps
         ),
     }
     if options.compiled or device.type == "cuda":

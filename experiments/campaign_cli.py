@@ -51,7 +51,7 @@ def _entries(scale: str | None) -> "list[Entry]":
 
     if scale is None:
         return read_campaign()
-    check_choice("scale", scale, list(read_scales()))
+    check_choice("--scale", scale, list(read_scales()))
     entries = [entry for entry in read_campaign() if entry.scale == scale]
     if not entries:
         raise XNetsError(f"experiments/campaign.yaml has no entry of scale {scale}.")
@@ -85,12 +85,16 @@ def _run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from experiments.local import STOPPED
-    from experiments.settings import read_settings
+    from experiments.settings import KERNELS, check_choice, read_settings
     from experiments.slices import run_slice
     from experiments.stages import say
     from xnets.errors import XNetsError
 
     settings, entries = read_settings(), _entries(args.scale)
+    if args.kernel is not None:
+        check_choice("--kernel", args.kernel, KERNELS)
+    if (args.workers or 0) < 0:
+        raise XNetsError("--workers must be 0, as many as are useful here, or more.")
     said = {"workers": args.workers, "kernel": args.kernel, "compile": args.compile}
     local = replace(settings.local, **{key: value for key, value in said.items() if value is not None})
     if not args.minutes >= 2 or args.max_files < 1 or not args.max_mib > 0:

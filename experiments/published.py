@@ -12,6 +12,7 @@ from typing import Any
 from experiments.cells import Cell
 from experiments.plan import Plan
 from experiments.results import RunResult, run_result
+from experiments.scales import read_scales
 from experiments.sound import evaluation_fault, result_fault, sound_evaluation, sound_result
 from experiments.store import Store
 from xnets.errors import XNetsError
@@ -61,6 +62,8 @@ def publish(store: Store, runs: Iterable[Run], folder: Path) -> tuple[list[Path]
 
 def read_record(path: Path) -> Record:
     """One record, checked. Raises XNetsError if it is damaged, another run than its name says, or another engine's."""
+    if path.suffix != ".json":
+        raise XNetsError(f"{path} is no published run: name a JSON file of published/<scale>/.")
     said = read_json(path, REMEDY)
     try:
         run = Run.from_dict(said["run"])
@@ -90,8 +93,18 @@ def read_published(scale: str, folder: Path = FOLDER) -> list[Record]:
 
 
 def published_scales(folder: Path = FOLDER) -> list[str]:
-    """Scales of which something is published."""
-    return sorted(path.name for path in folder.glob("*") if any(path.glob("*.json")))
+    """Scales of which something is published. Raises XNetsError for records in a folder that is no scale's."""
+    found = sorted(path for path in folder.glob("*") if any(path.glob("*.json")))
+    for path in found:
+        if path.name not in read_scales():
+            raise XNetsError(f"{path} is no scale's folder: there are {', '.join(read_scales())}; move it elsewhere.")
+    return [path.name for path in found]
+
+
+def not_asked_for(records: dict[Cell, list[Record]], scale: str, folder: Path = FOLDER) -> list[Record]:
+    """Published runs of a scale that no cell shows: params.yaml asks for fewer seeds, or scales.yaml has changed."""
+    shown = {record.path for found in records.values() for record in found}
+    return [record for record in read_published(scale, folder) if record.path not in shown]
 
 
 def published_records(plan: Plan, folder: Path = FOLDER) -> dict[Cell, list[Record]]:

@@ -52,7 +52,7 @@ def add_verify(commands: argparse._SubParsersAction) -> None:
 
 def _list(args: argparse.Namespace) -> None:
     from experiments.plan import plan_of
-    from experiments.published import coverage, published_records, published_scales
+    from experiments.published import coverage, not_asked_for, published_records, published_scales
     from experiments.settings import read_settings
 
     scales = published_scales()
@@ -61,8 +61,11 @@ def _list(args: argparse.Namespace) -> None:
     for scale in scales:
         plan = plan_of(read_settings(), scale)
         print(f"{scale}: {plan.about}")
-        for item, (there, wanted) in coverage(published_records(plan)).items():
+        records = published_records(plan)
+        for item, (there, wanted) in coverage(records).items():
             print(f"  {item:24}{there:5} of {wanted} runs")
+        if others := not_asked_for(records, scale):
+            print(f"  {len(others)} more that nothing asks for: of other seeds (params.yaml) or another protocol")
 
 
 def _add(args: argparse.Namespace) -> None:
@@ -77,7 +80,7 @@ def _add(args: argparse.Namespace) -> None:
 
     settings = read_settings()
     if args.scale:
-        check_choice("scale", args.scale, list(read_scales()))
+        check_choice("--scale", args.scale, list(read_scales()))
         settings = replace(settings, scale=args.scale)
     if any(name != stands for name, stands in read_scales()[settings.scale]["datasets"].items()):
         raise XNetsError(f"Scale {settings.scale} does not train on the paper's data: there is nothing to publish.")

@@ -32,8 +32,8 @@ class LocalSettings:
     checkpoint_minutes: float = 5
 
     def __post_init__(self) -> None:
-        check_choice("local.device", self.device, DEVICES)
-        check_choice("local.kernel", self.kernel, KERNELS)
+        check_choice("params.yaml: local.device", self.device, DEVICES)
+        check_choice("params.yaml: local.kernel", self.kernel, KERNELS)
         whole = [self.workers, self.threads]
         if not all(type(n) is int for n in whole) or type(self.checkpoint_minutes) not in (int, float):
             raise XNetsError("params.yaml: local.workers, threads and checkpoint_minutes must be numbers.")
@@ -108,8 +108,8 @@ def read_settings(path: Path = Path("params.yaml")) -> Settings:
     studies = said.get("studies") or []
     if not isinstance(studies, list) or not all(isinstance(name, str) for name in studies):
         raise XNetsError(f"{path.name}: studies must be a list of names, [..., ...], not {studies!r}.")
-    check_choice("scale", said.get("scale"), list(read_scales()))
-    check_choice("executor", said.get("executor", "local"), executor_names())
+    check_choice("params.yaml: scale", said.get("scale"), list(read_scales()))
+    check_choice("params.yaml: executor", said.get("executor", "local"), executor_names())
     return Settings(
         scale=said["scale"], seeds=_checked_seeds(said.get("seeds") or {}), executor=said.get("executor", "local"),
         store=Path(said.get("store", "store")), data_folder=Path(data.get("folder", "data")),
@@ -120,7 +120,7 @@ def read_settings(path: Path = Path("params.yaml")) -> Settings:
 def check_choice(what: str, said: Any, choices: list[str] | tuple[str, ...]) -> None:
     """Raise XNetsError unless `said` is one of `choices`."""
     if said not in choices:
-        raise XNetsError(f"params.yaml: {what} must be one of {', '.join(choices)}, not {said!r}.")
+        raise XNetsError(f"{what} must be one of {', '.join(choices)}, not {said!r}.")
 
 
 def check_keys(where: str, said: dict[str, Any], known: Any) -> None:

@@ -74,7 +74,7 @@ def _export(args: argparse.Namespace) -> None:
 
     settings = read_settings()
     if args.scale:
-        check_choice("scale", args.scale, list(read_scales()))
+        check_choice("--scale", args.scale, list(read_scales()))
         settings = replace(settings, scale=args.scale)
     # --all asks no plan: data that are not prepared here do not matter to it
     planned = make_plan(settings).runs(missing_ok=True) if args.unfinished or not args.all else []

@@ -9,7 +9,7 @@ import pandas as pd
 from experiments.cells import Cell
 from experiments.claims import Verdict, judge, number_of_tests, scales_of_claims
 from experiments.plan import Plan, plan_of
-from experiments.published import Record, coverage, published_records, published_scales, results_of
+from experiments.published import Record, coverage, not_asked_for, published_records, published_scales, results_of
 from experiments.settings import Settings
 from experiments.studies import Study, read_studies
 from paper_figures.csv_text import csv_text
@@ -31,7 +31,7 @@ def write_published(settings: Settings, folder: Path) -> None:
     page = ["# What the published runs say", "", MADE_BY, "", *_claims(verdicts)]
     for scale, plan in plans.items():
         if any(records[scale].values()):
-            page += ["", f"## Scale {scale}: {plan.about}", "", *_coverage(records[scale])]
+            page += ["", f"## Scale {scale}: {plan.about}", "", *_coverage(records[scale], scale)]
             for study in read_studies(scale).values():
                 if any(found for cell, found in records[scale].items() if cell.study == study.name):
                     page += _write_study(study, plan, records[scale], folder / f"{scale}-{study.name}")
@@ -70,9 +70,11 @@ def _claims(verdicts: list[Verdict]) -> list[str]:
     return [*lines, "", number_of_tests(verdicts)]
 
 
-def _coverage(records: dict[Cell, list[Record]]) -> list[str]:
-    """Of each item that has a published run."""
-    return [f"- {item}: {there} of {wanted} runs" for item, (there, wanted) in coverage(records).items() if there]
+def _coverage(records: dict[Cell, list[Record]], scale: str) -> list[str]:
+    """Of each item that has a published run, and how many runs no item shows."""
+    lines = [f"- {item}: {there} of {wanted} runs" for item, (there, wanted) in coverage(records).items() if there]
+    others = len(not_asked_for(records, scale))
+    return [*lines, f"- shown nowhere: {others} runs"] if others else lines
 
 
 def _write_study(study: Study, plan: Plan, records: dict[Cell, list[Record]], stem: Path) -> list[str]:

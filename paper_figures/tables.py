@@ -99,7 +99,7 @@ def scale_line(frame: pd.DataFrame) -> str:
         return f"Scale {scale} does not train these networks."
     line = f"Scale {scale}: {read_scales()[scale]['about']}."
     if (trained["trained_on"] != trained["dataset"]).any():
-        line += " Our accuracies are NOT a reproduction of the paper's and cannot be compared with them."
+        line += " The accuracies of this scale are NOT a reproduction of the paper's and cannot be compared with them."
     return line
 
 

@@ -41,7 +41,7 @@ class Scope:
         """As params.yaml and the command line say."""
         settings = read_settings()
         if args.scale:
-            check_choice("scale", args.scale, list(read_scales()))
+            check_choice("--scale", args.scale, list(read_scales()))
             settings = replace(settings, scale=args.scale)
         if args.cluster:
             settings = replace(settings, slurm=SlurmSettings(args.cluster))

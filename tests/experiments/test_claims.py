@@ -11,7 +11,15 @@ import yaml
 from experiments import claims as claims_module
 from experiments.claims import judge, read_claims, scales_of_claims
 from experiments.plan import plan_of
-from experiments.published import publish, published_records, published_scales, read_published, results_of
+from experiments.published import (
+    not_asked_for,
+    publish,
+    published_records,
+    published_scales,
+    read_published,
+    read_record,
+    results_of,
+)
 from experiments.results import RunResult
 from experiments.rows import read_rows
 from experiments.settings import read_settings
@@ -147,7 +155,14 @@ def test_what_is_published_is_read_back_with_its_cell(settings, tmp_path):
     assert [run.top1 for cell in plan.cells for run in results[cell]] == [50.0, 51.0, 52.0, 53.0, 54.0]
     longer = replace(plan.cells[0], protocol=replace(plan.cells[0].protocol, epochs=31))
     other = replace(plan, cells=(longer,))
-    assert published_records(other, tmp_path / "published") == {longer: []}, "another protocol is another cell"
+    none = published_records(other, tmp_path / "published")
+    assert none == {longer: []}, "another protocol is another cell"
+    assert not_asked_for(published_records(plan, tmp_path / "published"), "cifar-long", tmp_path / "published") == []
+    assert len(not_asked_for(none, "cifar-long", tmp_path / "published")) == 5
+    assert published_scales(tmp_path / "published") == ["cifar-long"]
+    folder.rename(folder.with_name("mine"))
+    with pytest.raises(XNetsError, match=r"mine is no scale's folder: there are demo, cifar, .*; move it elsewhere"):
+        published_scales(tmp_path / "published")
 
 
 def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
@@ -174,6 +189,8 @@ def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
     refused(whole.replace('"top1": 50.0', '"top1": 150.0'), "is not an evaluation")
     refused(whole.replace('"epoch": 7,', '"epoch": 6,'), "does not have the run's 150 epochs")
     refused(whole, f"is {run.label}", "other.json")
+    with pytest.raises(XNetsError, match=r"README\.md is no published run: name a JSON file"):
+        read_record(ROOT / "published" / "README.md")
     other = replace(run, data_digest="e" * 64, train_seed=1, graph_seed=1)
     finish(store, other, 50.0)
     publish(store, [other], folder)

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import yaml
@@ -87,10 +88,10 @@ def test_the_study_of_groups_and_expanders_on_cifar100(settings):
     plan = make_plan(replace(settings, scale="cifar-short"))
     cells = [cell for cell in plan.cells if cell.study]
     assert {cell.study for cell in cells} == {"groups-or-expanders"}
-    assert len({run for cell in cells for run in cell.runs("d" * 64)}) == 75
+    assert len({run for cell in cells for run in cell.runs("d" * 64)}) == 111
     found = {(cell.model.name, cell.model.graph, cell.model.init): cell for cell in cells}
     sparse = {(f"X-MobileNet-0.5-{c}", graph, init) for graph in ("random", "grouped", "grouped-shuffled")
-              for init in ("torch", "sparse-aware") for c in (2, 4, 8, 16)}  # fmt: skip
+              for init in ("torch", "sparse-aware", "authors") for c in (2, 4, 8, 16)}  # fmt: skip
     assert set(found) == sparse | {("MobileNet-0.5", "random", "torch")}
     for cell in cells:
         assert (cell.dataset, cell.model.num_classes, cell.model.narrow, cell.model.drop_strides) == (
@@ -100,6 +101,20 @@ def test_the_study_of_groups_and_expanders_on_cifar100(settings):
         assert (protocol.epochs, protocol.nominal_epochs, protocol.batch_size, protocol.max_lr) == (30, 30, 128, 0.2)
         assert (protocol.weight_decay, protocol.augmentation, protocol.schedule) == (5e-4, "crop-4-flip", "linear")
         assert len(cell.seeds) == 3
+
+
+def test_the_studies_at_the_papers_own_protocol(settings):
+    """Graph seeds against train seeds on X-VGG16-2, four of whose runs are Table 4's; both rules where they differ."""
+    studies = read_studies("cifar")
+    plan = make_plan(replace(settings, scale="cifar", studies=tuple(studies), seeds={**settings.seeds, "table4": 10}))
+    items = {name: set(runs) for name, runs in plan.runs_of_items(missing_ok=True).items()}
+    assert {run.model.name for run in items["stability"]} == {"X-VGG16-2"}
+    assert {(run.graph_seed, run.train_seed) for run in items["stability"]} == set(product(range(4), range(4)))
+    assert len(items["stability"] & items["table4"]) == 4
+    sizes = {run.model.name: set() for run in items["rules"]}
+    for run in items["rules"]:
+        sizes[run.model.name].add(sum(p.numel() for p in build_spec(run.model, 0).parameters()))
+    assert all(len(found) == 2 for found in sizes.values()), "the rules build different networks"
 
 
 STUDY = {

@@ -46,7 +46,7 @@ def measure(name: str, method: str) -> list[object]:
     step = training_step(model, x, "auto" if method == "X" else "dense")
     step()
     step()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3 - before
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 - before
     parameters = sum(p.numel() for p in model.parameters())
     buffers = sum(b.numel() * b.element_size() for b in model.buffers()) / 1e6
     return [parameters, f"{3 * 4 * parameters / 1e6:.2f}", f"{buffers:.2f}", f"{peak:.0f}"]

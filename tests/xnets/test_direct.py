@@ -1,5 +1,6 @@
 """The direct kernels' numbers against dense layers in float64: any shape, graph, vector width and number of threads."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -140,6 +141,31 @@ def test_work_in_pieces_that_fit_small_caches(name, sharing, monkeypatch):
     n_in, rows, degree, window, _, size = CORNERS[name]
     assert_right(problem(n_in, rows, 1, degree, window, 70, size))
     assert_right(problem(n_in, rows, 1, degree, window, 70, size, double=True))
+
+
+@pytest.mark.parametrize("at_once", [1, 40, 2**16])
+@pytest.mark.parametrize(("group", "chunks"), [(4, 1), (4, 3), (1, 2), (3, 1)])
+def test_groups_of_rows_hold_each_edge_once(monkeypatch, at_once, group, chunks):
+    """Some at a time as all at once: every entry's column meets the rows of its subset, by its own edges."""
+    from xnets.layers.direct import adjacency
+
+    monkeypatch.setattr(adjacency, "AT_ONCE", at_once)
+    draws = np.random.default_rng(0)
+    rows, columns = (draws.integers(0, n, 300).astype(np.int32) for n in (50, 23))  # some of them twice
+    grouped = adjacency.group_rows(rows, columns, 50, 23, group, chunks)
+    counts, entries, where, order = (tensor.tolist() for tensor in grouped)
+    assert sorted(order) == list(range(300))
+    for block, (of_subsets, (entry, edge)) in enumerate(zip(counts, where, strict=True)):
+        chunk, first_row = block // -(-50 // group), block % -(-50 // group) * group
+        for subset, count in enumerate(of_subsets, 1):
+            members = [first_row + i for i in range(group) if subset >> i & 1]
+            assert entries[entry : entry + count] == sorted(entries[entry : entry + count])
+            for column in entries[entry : entry + count]:
+                assert column // -(-23 // chunks) == chunk
+                mine, edge = order[edge : edge + len(members)], edge + len(members)
+                assert [(rows[e], columns[e]) for e in mine] == [(row, column) for row in members]
+            entry += count
+    assert len(entries) == sum(map(sum, counts))
 
 
 @needs_llvmlite

@@ -10,6 +10,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from xnets.layers.direct.pool import ForkedLock
 
+AT_ONCE = 2**16  # edges that are grouped at a time
+
 
 class Grouped(NamedTuple):
     """A sparse matrix by groups of rows; within a group, columns are sorted by the subset of its rows they meet.
@@ -177,18 +179,43 @@ def cut_rows(rows: Rows, lengths: np.ndarray, starts: np.ndarray, block: int) ->
 
 def group_rows(rows: np.ndarray, columns: np.ndarray, n_rows: int, n_columns: int, group: int, chunks: int) -> Grouped:
     """Edges (M,) to Grouped. An edge that stands twice is an entry of its own, so that its weights add up."""
-    m, groups, patterns = len(rows), -(-n_rows // group), 2**group - 1
-    rows, columns = rows.astype(np.int64), columns.astype(np.int64)
+    m, groups = len(rows), -(-n_rows // group)
     # the groups come once for each chunk of the columns
-    blocks, width = columns // -(-n_columns // chunks) * groups + rows // group, n_columns
+    block = (columns // -(-n_columns // chunks) * groups + rows // group).astype(np.int32)
     groups *= chunks
-    order = np.argsort((blocks * width + columns) * group + rows % group, kind="stable")
-    rows, columns, block = rows[order], columns[order], blocks[order]
+    order = stable_order(block, groups).astype(np.int32)
+    ends = np.cumsum(np.bincount(block, minlength=groups))
+    # some groups at a time: the whole would need many times its own memory on the way, at the peak of a training step
+    step = max(1, groups * AT_ONCE // max(1, m))
+    counts, entries, begin = [], [], 0
+    for first in range(0, groups, step):
+        last = min(first + step, groups)
+        mine = order[begin : ends[last - 1]]
+        block_of_mine = block[mine] - first
+        count, entry, places = _group_some(rows[mine], columns[mine], block_of_mine, last - first, group, n_columns)
+        counts.append(count)
+        entries.append(entry)
+        order[begin : ends[last - 1]] = mine[places]
+        begin = ends[last - 1]
+    whole = np.concatenate(counts)
+    first_entry, first_edge = np.cumsum(whole.sum(1)) - whole.sum(1), ends - np.diff(ends, prepend=0)
+    where = np.stack([first_entry, first_edge], axis=1).astype(np.int64)
+    return Grouped(*(torch.from_numpy(a) for a in (whole, np.concatenate(entries), where, order)))
+
+
+def _group_some(
+    rows: np.ndarray, columns: np.ndarray, block: np.ndarray, groups: int, group: int, n_columns: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Edges of some groups -> entries of each subset, their columns, and the edges' order."""
+    m, patterns = len(rows), 2**group - 1
+    rows, columns, block = rows.astype(np.int64), columns.astype(np.int64), block.astype(np.int64)
+    order = np.argsort((block * n_columns + columns) * group + rows % group, kind="stable")
+    rows, columns, block = rows[order], columns[order], block[order]
     # a new entry begins with another group or column, or where an edge repeats
     new = np.ones(m, dtype=bool)
     new[1:] = (block[1:] != block[:-1]) | (columns[1:] != columns[:-1]) | (rows[1:] == rows[:-1])
     first = np.flatnonzero(new)
-    pattern = np.bitwise_or.reduceat(1 << rows % group, first)
+    pattern = np.bitwise_or.reduceat(1 << rows % group, first) if m else first
     key = block[first] * (patterns + 1) + pattern
     by_pattern = np.argsort(key, kind="stable")
     sizes = np.diff(np.append(first, m))[by_pattern]
@@ -196,16 +223,7 @@ def group_rows(rows: np.ndarray, columns: np.ndarray, n_rows: int, n_columns: in
     before = np.cumsum(sizes) - sizes
     places = np.repeat(starts - before, sizes) + np.arange(m)
     counts = np.bincount(key, minlength=groups * (patterns + 1)).reshape(groups, -1)[:, 1:]
-    edges_of = np.bincount(block, minlength=groups)
-    entries_of = counts.sum(1)
-    where = np.stack([np.cumsum(entries_of) - entries_of, np.cumsum(edges_of) - edges_of], axis=1)
-    tensors = (
-        counts.astype(np.int32),
-        columns[starts].astype(np.int32),
-        where.astype(np.int64),
-        order[places].astype(np.int32),
-    )
-    return Grouped(*(torch.from_numpy(np.ascontiguousarray(a)) for a in tensors))
+    return counts.astype(np.int32), columns[starts].astype(np.int32), order[places]
 
 
 _known: dict[tuple, tuple[StorageWeakRef, Adjacency]] = {}

@@ -31,6 +31,7 @@ from xnets.data.batches import Batches
 from xnets.layers import kernels
 from xnets.machine import cpu_name
 from xnets.models import build, parse_name
+from xnets.training.loop import in_fast_layout
 
 CSV = Path(__file__).with_suffix(".csv")
 COLUMNS = [
@@ -95,8 +96,10 @@ def trained(name: str, device: torch.device) -> nn.Module:
     return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
 
 
-def steps(model: nn.Module, loop: Loop, kernel: str, fused: bool, count: int) -> Callable[[], None]:
-    """`count` steps of training, until the device is done with them."""
+def steps(
+    model: nn.Module, loop: Loop, kernel: str, fused: bool, count: int, call: Callable[[Tensor], Tensor] | None = None
+) -> Callable[[], None]:
+    """`count` steps of training, until the device is done with them. call: the network as steps call it."""
     optimizer = torch.optim.SGD(model.parameters(), 1e-6, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=fused)
     model.train()
 
@@ -105,7 +108,7 @@ def steps(model: nn.Module, loop: Loop, kernel: str, fused: bool, count: int) ->
             for _ in range(count):
                 x, y = next(loop)
                 optimizer.zero_grad(set_to_none=True)
-                F.cross_entropy(model(x), y).backward()
+                F.cross_entropy((call or model)(x), y).backward()
                 optimizer.step()
         if x.device.type == "cuda":
             torch.cuda.synchronize()
@@ -116,8 +119,10 @@ def steps(model: nn.Module, loop: Loop, kernel: str, fused: bool, count: int) ->
 def measure(name: str, data: PackedData, device: torch.device, options: argparse.Namespace) -> Iterator[list]:
     """Rows of the csv for one network."""
     batch, workers = NETWORKS[name], min(4, os.cpu_count() or 1)
+    model = trained(name, device)
+    call = in_fast_layout(model, parse_name(name))
     work = {
-        "xnets": steps(trained(name, device), ours(data, batch, device), "auto", True, options.steps),
+        "xnets": steps(model, ours(data, batch, device), "auto", True, options.steps, call),
         "plain": steps(built(name).to(device), usual(data, batch, device, workers), "dense", False, options.steps),
         "authors": steps(
             masked_twin(built(name)).to(device), usual(data, batch, device, workers), "dense", False, options.steps

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.xnets.direct_cases import needs_llvmlite
+from xnets import kernels
 from xnets.data.batches import Batches
 from xnets.errors import Stopped, XNetsError
 from xnets.files import write_atomically, write_json
+from xnets.layers import NormReLU, norm_relu
 from xnets.models import ModelSpec
 from xnets.training import Protocol, Run
 from xnets.training.checkpoint import checkpoint_position
@@ -325,6 +328,31 @@ def test_first_step_is_sgd_with_nesterov(digits, tmp_path):
     for name, w in model.named_parameters():
         g = w.grad + 0.01 * w.detach()
         assert torch.allclose(after[name], w.detach() - 0.05 * (g + 0.9 * g), atol=1e-6), name
+
+
+@needs_llvmlite
+def test_x_densenets_train_contiguous_where_the_direct_kernels_are(digits, tmp_path, monkeypatch):
+    """With norms and ReLUs in one pass; what is kept of the run is what other kernels keep."""
+    monkeypatch.setattr(norm_relu, "SMALL", 0)
+    seen, why_not = [], NormReLU.why_not
+    monkeypatch.setattr(NormReLU, "why_not", lambda self, x: seen.append(why_not(self, x)) or seen[-1])
+    slow = replace(SHORT, epochs=2, max_lr=0.005)  # faster, the rounding of other layouts grows to half a percent
+    run = Run(ModelSpec("X-DenseNet-BC-2-40-24", 10, narrow=6), "digits", digits.digest, slow, 1, 2)
+    found = {}
+    for kernel in ("dense", "direct"):
+        with kernels(kernel):
+            found[kernel] = train(run, digits, tmp_path / kernel, CPU)
+        assert bool(seen) == (kernel == "direct")
+    assert set(seen) == {""}, "ours computed every batch"
+    states = [torch.load(tmp_path / kernel / MODEL, weights_only=True)["model"] for kernel in found]
+    assert states[0].keys() == states[1].keys()
+    for a, b in zip(*(result["epochs"] for result in found.values()), strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-3)
+    with kernels("direct"):
+        asked = iter([False] * 9 + [True])
+        with pytest.raises(Stopped):
+            train(run, digits, tmp_path / "parts", CPU, stop=lambda: next(asked))
+        assert train(run, digits, tmp_path / "parts", CPU) == found["direct"]
 
 
 def test_a_compiled_run_is_the_same_run_and_ends_the_same_however_it_is_interrupted(digits, tmp_path):

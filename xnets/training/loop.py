@@ -17,8 +17,10 @@ from xnets.data.packed import PackedData
 from xnets.errors import Stopped, XNetsError
 from xnets.graphs import combined_hash
 from xnets.group import ALONE, Group
-from xnets.layers import ExpanderLayer
+from xnets.layers import ExpanderLayer, for_training
+from xnets.layers.choice import kernel_in_force
 from xnets.models import build_spec
+from xnets.models.names import ModelName
 from xnets.seeds import derive_seed
 from xnets.training.checkpoint import load_state, save_state
 from xnets.training.distributed import wrap
@@ -85,8 +87,9 @@ def train(
         raise XNetsError("Precision fp16 needs a GPU: on a CPU use bf16 or fp32.")
     batches = Batches(data, protocol.batch_size, protocol.augmentation, device, group)
     model = build_run(run, device)
-    parallel = wrap(model, device, group)
-    on_full_batches = _compiled(model, run) if compiled and group.size == 1 else parallel
+    alone = group.size == 1
+    parallel = in_fast_layout(model, run.model.parsed) if alone and not compiled else wrap(model, device, group)
+    on_full_batches = _compiled(model, run) if compiled and alone else parallel
     optimizer = torch.optim.SGD(
         model.parameters(), protocol.max_lr, protocol.momentum, weight_decay=protocol.weight_decay,
         nesterov=protocol.nesterov, fused=True,
@@ -221,6 +224,19 @@ def weights_digest(model: nn.Module) -> str:
 def _precision(protocol: Protocol, device: torch.device) -> AbstractContextManager:
     dtype = _AUTOCAST[protocol.precision]
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def in_fast_layout(model: nn.Module, name: ModelName) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The network as training steps call it, with batches that come channels_last.
+
+    On a CPU X-DenseNets are faster contiguous, since they concatenate maps, and for_training has norms for it.
+    """
+    if (name.kind, name.family) != ("X", "densenet") or kernel_in_force() not in ("auto", "direct"):
+        return model
+    if next(model.parameters()).device.type != "cpu":
+        return model
+    for_training(model)
+    return lambda x: model(x.contiguous())
 
 
 def _compiled(model: nn.Module, run: Run) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -117,12 +117,12 @@ def _add_under_way(store: Store, run: Run, files: Files, done: Imported) -> None
         done.kept.append(f"{run.label}: it is finished here; the bundle's checkpoint is not needed.")
         return
     arriving, notes = folder / "checkpoint.arriving", {}
-    for name, reader in files:  # the checkpoint comes last
-        if name == CHECKPOINT:
-            _copy(reader, arriving)
-        else:
-            notes[name] = reader.read()
     try:
+        for name, reader in files:  # the checkpoint comes last
+            if name == CHECKPOINT:
+                _copy(reader, arriving)
+            else:
+                notes[name] = reader.read()
         if checkpoint_position(arriving) <= checkpoint_position(folder / CHECKPOINT):
             done.kept.append(f"{run.label}: it is under way here too, and as far or further; that is kept.")
             return

@@ -4,20 +4,23 @@ import argparse
 import os
 import sys
 
-from experiments.plan import make_plan
 from experiments.processes import end_with_parent
-from experiments.settings import read_settings
-from experiments.stages import STAGES
-from xnets.cli import run_command
 
 
 def main() -> int:
     """Run one stage on params.yaml."""
+    if "DVC_ROOT" in os.environ:  # a killed `dvc repro` must not leave a stage behind that nobody sees
+        end_with_parent(os.getppid())
+
+    # Imported only now: whoever is killed during this second would leave a stage that takes another for its parent.
+    from experiments.plan import make_plan
+    from experiments.settings import read_settings
+    from experiments.stages import STAGES
+    from xnets.cli import run_command
+
     parser = argparse.ArgumentParser("python -m experiments", description="One stage of the pipeline; see dvc.yaml.")
     parser.add_argument("stage", choices=STAGES, help="; ".join(f"{name}: {f.__doc__}" for name, f in STAGES.items()))
     stage = STAGES[parser.parse_args().stage]
-    if "DVC_ROOT" in os.environ:  # a killed `dvc repro` must not leave a stage behind that nobody sees
-        end_with_parent(os.getppid())
     return run_command(lambda: stage(make_plan(read_settings())), f"experiments {stage.__name__}")
 
 

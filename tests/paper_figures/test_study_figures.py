@@ -131,14 +131,14 @@ def test_a_comparison_shows_every_configuration_and_its_reference(cifar_studies)
     figure, data = comparison.draw(study, frame)
     assert list(data["label"]) == [
         *(f"X-MobileNet-0.5-{c}, {graph}, {init}" for c in (2, 4, 8, 16)
-          for graph in ("random", "grouped", "grouped-shuffled") for init in ("torch", "sparse-aware")),
+          for graph in ("random", "grouped", "grouped-shuffled") for init in ("torch", "sparse-aware", "authors")),
         "MobileNet-0.5",
     ]  # fmt: skip
-    assert list(data["n"]) == [3] * 25
+    assert list(data["n"]) == [3] * 37
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == list(data["label"])
     means = [line.get_xydata()[0] for line in axes.lines if line.get_markersize() == 5 and line.get_marker() in "oD"]
-    assert np.array(means) == pytest.approx(np.column_stack([data["mean"], range(25)]))
+    assert np.array(means) == pytest.approx(np.column_stack([data["mean"], range(37)]))
     assert "proves nothing" not in words(figure), "these are real data"
     assert "few epochs (MobileNet 30, others 10)" in words(figure)
     reference = frame[frame["reference"]]
@@ -162,7 +162,9 @@ def test_accuracy_against_compression_shows_what_is_there(cifar_studies):
         points = points.sort_values("compression")
         x, y = lines[name].get_xydata().T
         assert y == pytest.approx(points["mean"].to_numpy())
-        assert np.log2(x) == pytest.approx(np.log2(points["compression"].to_numpy(dtype=float)), abs=0.2)
+        assert np.log2(x) == pytest.approx(
+            np.log2(points["compression"].to_numpy(dtype=float)), abs=0.4
+        )  # nearest its own C
     assert lines["random, torch"].get_ydata()[0] == pytest.approx(frame.loc[one, "top1"].item())
     assert lines["random, torch"].get_label() == "random, torch (1 to 3 runs)"
     bars = np.array([line.get_ydata() for line in axes.lines if line.get_marker() == "_"], dtype=float)

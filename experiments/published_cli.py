@@ -12,7 +12,7 @@ commit. A clone shows them in tables and figures without training anything.
   xnets published remake published/...json    train that run again, the same way, and compare"""
 REMAKE = """\
 Train a published run again, with its kernel and its number of threads, into a store of its own, and say how far the two
-are apart. Broken off, the same command goes on."""
+are apart. Broken off, the same command goes on. With --note the outcome becomes a line of published/remade.csv."""
 VERIFY = """\
 Judge the paper's statements on accuracy (experiments/claims.yaml, written down beforehand with their tests and margins)
 by the published runs: holds, fails, undecided, or not tested. Nothing is trained."""
@@ -37,6 +37,7 @@ def add_published(commands: argparse._SubParsersAction) -> None:
     again.add_argument("--source", help="download, or the folder that holds its data (default: as params.yaml says)")
     again.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     again.add_argument("--store", type=Path, default=Path("store-remade"), help="folder of runs (%(default)s)")
+    again.add_argument("--note", action="store_true", help="write the outcome into published/remade.csv")
     again.set_defaults(run=_remake)
 
 
@@ -94,13 +95,16 @@ def _add(args: argparse.Namespace) -> None:
 
 def _remake(args: argparse.Namespace) -> None:
     from experiments.published import read_record
-    from experiments.remake import remake
+    from experiments.remake import note, remake
     from experiments.settings import read_settings
     from experiments.store import Store
 
     settings = read_settings()
     source = args.source or settings.sources.get(read_record(args.file).run.dataset)
-    remake(args.file, settings.data_folder, source, Store(args.store), args.device)
+    store = Store(args.store)
+    record = remake(args.file, settings.data_folder, source, store, args.device)
+    if args.note:
+        note(record, store)
 
 
 def _verify(args: argparse.Namespace) -> None:

@@ -1,17 +1,25 @@
-"""Train a published run again and compare."""
+"""Train a published run again, compare, and note the outcome in published/remade.csv."""
 
+import csv
+import io
 from pathlib import Path
+from typing import Any
 
-from experiments.published import Record, read_published, read_record
+from experiments.published import FOLDER, Record, read_published, read_record
 from experiments.single import device_named, train_here
 from experiments.stages import ready_data
 from experiments.statistics import summarise
 from experiments.store import Store
 from xnets.errors import XNetsError
+from xnets.files import write_text
+
+NOTES = FOLDER / "remade.csv"
 
 
-def remake(path: Path, data_folder: Path, source: str | None, store: Store, device_name: str) -> None:
+def remake(path: Path, data_folder: Path, source: str | None, store: Store, device_name: str) -> Record:
     """Train the run of a record, with the kernel and threads that made it, into `store`, and print both side by side.
+
+    Returns the record.
 
     Raises XNetsError for a damaged record, and for data that are not those it was trained on.
     """
@@ -33,6 +41,7 @@ def remake(path: Path, data_folder: Path, source: str | None, store: Store, devi
     torch.use_deterministic_algorithms(about["deterministic"])
     train_here(run, store, data_folder, device, checkpoint_minutes=5, compiled=about.get("compiled", False))
     print(compared(record, store))
+    return record
 
 
 def compared(record: Record, store: Store) -> str:
@@ -44,12 +53,9 @@ def compared(record: Record, store: Store) -> str:
     if here["weights_sha256"] == there["weights_sha256"]:
         return f"{run.label}: the same weights as those published, to the last bit; top-1 {seen['top1']:.2f} %."
     published = there["evaluation"]["top1"]
-    worst = max(
-        abs(a["test_top1"] - b["test_top1"]) for a, b in zip(here["epochs"], there["epochs"], strict=True)
-    )  # fmt: skip
     said = (
         f"{run.label}: top-1 {seen['top1']:.2f} % here, {published:.2f} % published; over all epochs they differ by at "
-        f"most {worst:.2f} points."
+        f"most {_most_apart(here, there):.2f} points."
     )
     alike = [
         other.result.top1
@@ -60,3 +66,35 @@ def compared(record: Record, store: Store) -> str:
         said += f" The {len(alike)} published runs of this configuration have a standard deviation of "
         said += f"{summarise(alike).sd:.2f} points."
     return said
+
+
+def _most_apart(here: dict[str, Any], there: dict[str, Any]) -> float:
+    """Points of test accuracy between two results of one run, in the epoch where they differ most."""
+    return max(abs(a["test_top1"] - b["test_top1"]) for a, b in zip(here["epochs"], there["epochs"], strict=True))
+
+
+def note(record: Record, store: Store, notes: Path = NOTES) -> None:
+    """Write down how the finished run in the store compares with its record: a line of `notes` for each run."""
+    here, there = store.result(record.run), record.said
+    first, again = there["provenance"], here["provenance"]
+    row = {
+        "run": record.run.label,
+        "scale": record.path.parent.name,
+        "kernel": again["kernel"],
+        "threads": again["threads"],
+        "published_device": first["device"],
+        "published_commit": first["commit"],
+        "published_top1": there["evaluation"]["top1"],
+        "remade_device": again["device"],
+        "remade_commit": again["commit"],
+        "remade_on": again["finished"][:10],
+        "remade_top1": store.evaluation(record.run)["top1"],
+        "most_apart": round(_most_apart(here, there), 4),
+        "same_weights": here["weights_sha256"] == there["weights_sha256"],
+    }
+    known = list(csv.DictReader(io.StringIO(notes.read_text()))) if notes.exists() else []
+    text = io.StringIO()
+    table = csv.DictWriter(text, row, lineterminator="\n")
+    table.writeheader()
+    table.writerows([*(old for old in known if old["run"] != row["run"]), row])
+    write_text(notes, text.getvalue())

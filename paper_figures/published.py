@@ -10,6 +10,7 @@ from experiments.cells import Cell
 from experiments.claims import Verdict, judge, number_of_tests, scales_of_claims
 from experiments.plan import Plan, plan_of
 from experiments.published import Record, coverage, not_asked_for, published_records, published_scales, results_of
+from experiments.remake import NOTES
 from experiments.settings import Settings
 from experiments.studies import Study, read_studies
 from paper_figures.csv_text import csv_text
@@ -35,6 +36,8 @@ def write_published(settings: Settings, folder: Path) -> None:
             for study in read_studies(scale).values():
                 if any(found for cell, found in records[scale].items() if cell.study == study.name):
                     page += _write_study(study, plan, records[scale], folder / f"{scale}-{study.name}")
+    if NOTES.exists():
+        page += ["", "## Trained again", "", *_remade(pd.read_csv(NOTES))]
     write_text(folder / "all.md", "\n".join([*page, ""]))
 
 
@@ -75,6 +78,25 @@ def _coverage(records: dict[Cell, list[Record]], scale: str) -> list[str]:
     lines = [f"- {item}: {there} of {wanted} runs" for item, (there, wanted) in coverage(records).items() if there]
     others = len(not_asked_for(records, scale))
     return [*lines, f"- shown nowhere: {others} runs"] if others else lines
+
+
+def _remade(notes: pd.DataFrame) -> list[str]:
+    """What `xnets published remake --note` has written down."""
+    lines = [
+        "By `xnets published remake FILE.json --note`.",
+        "",
+        "| run | first trained on | at commit | again on | at commit | kernel, threads | top-1, % | outcome |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for seen in notes.itertuples():
+        apart = f"at most {seen.most_apart:.2f} points apart in any epoch"
+        lines.append(
+            f"| {seen.run} ({seen.scale}) | {seen.published_device} | {seen.published_commit[:7]} | "
+            f"{seen.remade_device}, {seen.remade_on} | {seen.remade_commit[:7]} | {seen.kernel}, {seen.threads} | "
+            f"{seen.published_top1:.2f}, again {seen.remade_top1:.2f} | "
+            f"{'the same weights to the last bit' if seen.same_weights else apart} |"
+        )
+    return lines
 
 
 def _write_study(study: Study, plan: Plan, records: dict[Cell, list[Record]], stem: Path) -> list[str]:

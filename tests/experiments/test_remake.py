@@ -1,5 +1,6 @@
 """A published run is made again by one command, and what differs is said."""
 
+import csv
 import json
 import re
 
@@ -7,8 +8,8 @@ import pytest
 import torch
 
 from experiments.execute import execute
-from experiments.published import publish
-from experiments.remake import remake
+from experiments.published import publish, read_record
+from experiments.remake import note, remake
 from experiments.store import Store
 from xnets.errors import XNetsError
 
@@ -52,6 +53,25 @@ def test_other_weights_and_other_graphs_are_told_apart(tiny, record, run, capsys
     record.write_text(json.dumps(said | {"graphs_sha256": "g" * 64}))
     with pytest.raises(XNetsError, match="not the same graphs as those published"):
         again(tiny, record, capsys)
+
+
+def test_the_outcome_is_noted_once_for_each_run(tiny, record, run, capsys, tmp_path):
+    """First the same weights; then a record that says others takes the place of that line, and no other's."""
+    again(tiny, record, capsys)
+    remade, notes = Store(tiny.store.with_name("remade")), tmp_path / "remade.csv"
+    note(read_record(record), remade, notes)
+    (line,) = csv.DictReader(notes.read_text().splitlines())
+    top1 = json.loads(record.read_text())["evaluation"]["top1"]
+    assert (line["run"], line["same_weights"], float(line["most_apart"])) == (run.label, "True", 0.0)
+    assert float(line["published_top1"]) == float(line["remade_top1"]) == top1
+    notes.write_text(notes.read_text() + ",".join(["another-run", *list(line.values())[1:]]) + "\n")
+    said = json.loads(record.read_text())
+    said["epochs"][0]["test_top1"] += 2.5
+    record.write_text(json.dumps(said | {"weights_sha256": "w" * 64}))
+    note(read_record(record), remade, notes)
+    other, line = csv.DictReader(notes.read_text().splitlines())
+    assert (other["run"], other["same_weights"]) == ("another-run", "True")
+    assert (line["run"], line["same_weights"], float(line["most_apart"])) == (run.label, "False", 2.5)
 
 
 def test_other_data_are_refused(tiny, record):

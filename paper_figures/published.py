@@ -11,7 +11,10 @@ from experiments.claims import Verdict, judge, number_of_tests, scales_of_claims
 from experiments.plan import Plan, plan_of
 from experiments.published import Record, coverage, not_asked_for, published_records, published_scales, results_of
 from experiments.remake import NOTES
+from experiments.results import RunResult
+from experiments.rows import read_rows
 from experiments.settings import Settings
+from experiments.statistics import summarise
 from experiments.studies import Study, read_studies
 from paper_figures.csv_text import csv_text
 from paper_figures.drawing import save
@@ -31,8 +34,9 @@ def write_published(settings: Settings, folder: Path) -> None:
     write_text(folder / "claims.csv", csv_text(claims))
     page = ["# What the published runs say", "", MADE_BY, "", *_claims(verdicts)]
     for scale, plan in plans.items():
+        page += ["", f"## Scale {scale}: {plan.about}", "", *_coverage(records[scale], scale)]
         if any(records[scale].values()):
-            page += ["", f"## Scale {scale}: {plan.about}", "", *_coverage(records[scale], scale)]
+            page += _paper_rows(plan, results_of(records[scale]))
             for study in read_studies(scale).values():
                 if any(found for cell, found in records[scale].items() if cell.study == study.name):
                     page += _write_study(study, plan, records[scale], folder / f"{scale}-{study.name}")
@@ -74,10 +78,38 @@ def _claims(verdicts: list[Verdict]) -> list[str]:
 
 
 def _coverage(records: dict[Cell, list[Record]], scale: str) -> list[str]:
-    """Of each item that has a published run, and how many runs no item shows."""
-    lines = [f"- {item}: {there} of {wanted} runs" for item, (there, wanted) in coverage(records).items() if there]
+    """Of each item of the scale, and how many runs no item shows."""
+    lines = [f"- {item}: {there} of {wanted} runs" for item, (there, wanted) in coverage(records).items()]
     others = len(not_asked_for(records, scale))
     return [*lines, f"- shown nowhere: {others} runs"] if others else lines
+
+
+def _paper_rows(plan: Plan, results: dict[Cell, list[RunResult]]) -> list[str]:
+    """The rows of the paper's tables and figures that have a published run: printed, logged and published."""
+    lines = []
+    for row in read_rows():
+        cell = plan.cell_of(row)
+        if cell and (runs := results.get(cell)):
+            seen = summarise([run.top1 for run in runs])
+            interval = f" ± {seen.sd:.2f} [{seen.low:.2f}, {seen.high:.2f}]" if seen.n > 1 else ""
+            logged = f"{_percent(row.log_best)} / {_percent(row.log_final)}"
+            lines.append(
+                f"| {row.item} | {row.row} | {row.dataset} | {cell.protocol.epochs} | {_percent(row.printed_top1)} | "
+                f"{logged} | {seen.mean:.2f}{interval} ({seen.n} of {len(cell.seeds)}) |"
+            )
+    heads = [
+        "",
+        "The paper's rows, accuracy in %. Printed and logged are after all of the paper's epochs, published after "
+        "those of this scale: they cannot be compared but within a column.",
+        "",
+        "| item | row | data | epochs here | printed | authors' log, best / last | published, last epoch (runs) |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    return [*heads, *lines] if lines else []
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _remade(notes: pd.DataFrame) -> list[str]:

@@ -9,8 +9,10 @@ edited along with its sha256 in the manifest is believed where the run is not he
 """
 
 import contextlib
+import gzip
 import hashlib
 import json
+import struct
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -23,6 +25,8 @@ from xnets.errors import XNetsError
 from xnets.training import Run
 
 FORMAT = 1
+CHUNK = 2**20
+GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # as exporting writes it: no name, no time, any system
 MANIFEST = "manifest.json"
 # In this order in a bundle: import needs the result first, and writes a checkpoint last.
 DONE_FILES = ("result.json", "evaluation.json", "history.jsonl", "model.pt")
@@ -85,7 +89,35 @@ def check_bundle(path: Path) -> list[Packed]:
                 pass
         elif fault := check(_parsed(reader.read()), packed.run):
             raise bad(path, f"holds a {packed.member(name)} that {fault}")
+    _check_rest(path)
     return list(runs.values())
+
+
+def _check_rest(path: Path) -> None:
+    """Raise XNetsError for damage where tar and gzip keep nothing and do not look: a flipped bit is one anywhere."""
+    with _opened(path) as tar:
+        file = tar.fileobj
+        if isinstance(file, gzip.GzipFile):
+            while file.read(CHUNK):  # at its end gzip compares the checksum of all of it
+                pass
+            with path.open("rb") as raw:
+                begins, _, ends = raw.read(len(GZIP_HEADER)), raw.seek(-4, 2), raw.read()
+            if begins != GZIP_HEADER or ends != struct.pack("<I", file.tell() % 2**32):  # the length ends it
+                raise bad(path, "is damaged at its beginning or its end")
+            return
+        members = list(tar)
+        gaps = [(member.offset_data + member.size, -member.size % tarfile.BLOCKSIZE) for member in members]
+        for member in members:
+            file.seek(member.offset_data - tarfile.BLOCKSIZE + 148)
+            if file.read(8) != b"%06o\0 " % member.chksum:  # the header's own checksum, of which tarfile reads six
+                raise bad(path, f"is damaged at {member.name}")
+        for start, length in gaps:
+            file.seek(start)
+            if any(file.read(length)):
+                raise bad(path, "is damaged between its files")
+        whole = -(-(file.tell() + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+        if any(file.read(tarfile.RECORDSIZE + 2 * tarfile.BLOCKSIZE)) or path.stat().st_size != whole:
+            raise bad(path, "is damaged after its files")
 
 
 def read_files(path: Path) -> Iterator[tuple[Packed, str, Checked]]:

@@ -1,6 +1,7 @@
 """docs/published, from made-up runs: verdicts, coverage and figures of what is there, and nothing of what is not."""
 
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -62,5 +63,8 @@ def test_nothing_published(own, tmp_path):
     assert main(["published", "--to", "page"]) == 0
     page = (tmp_path / "page" / "all.md").read_text()
     assert "**not tested**" in page
-    assert not any(word in page for word in ("**holds**", "**fails**", "**undecided**", "## Scale"))
+    assert not any(word in page for word in ("**holds**", "**fails**", "**undecided**", "accuracy in %"))
+    counts = re.findall(r"^- .*: (\d+) of [1-9]\d* runs$", page, re.MULTILINE)
+    assert len(counts) > 10
+    assert set(counts) == {"0"}  # what is wanted is said of each scale, and that none of it is there
     assert sorted(path.name for path in (tmp_path / "page").iterdir()) == ["all.md", "claims.csv"]

@@ -16,7 +16,7 @@ from benchmarks.baselines import masked
 from benchmarks.layers import job
 from benchmarks.networks import BATCHES
 from benchmarks.records import write_rows
-from benchmarks.timing import interleaved, ratio
+from benchmarks.timing import as_trained, interleaved, ratio
 from xnets.explain import explain
 from xnets.layers import ExpanderLayer, kernels
 from xnets.models import build, parse_name
@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="*", default=list(BATCHES), choices=list(BATCHES))
     parser.add_argument("--csv", type=Path, default=CSV)
     options = parser.parse_args()
+    as_trained()
     write_rows(options.csv, COLUMNS, rows(options))
 
 

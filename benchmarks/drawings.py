@@ -16,8 +16,9 @@ NETWORK_METHODS = {
         "masked",
         "grouped, for_training",
         "grouped",
+        "limit",
     ],
-    "inference": ["X, for_inference", "X, auto", "dense, for_inference", "masked", "grouped, for_inference"],
+    "inference": ["X, for_inference", "X, auto", "dense, for_inference", "masked", "grouped, for_inference", "limit"],
 }
 
 

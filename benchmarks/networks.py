@@ -2,7 +2,8 @@
 
 A training step (forward, backward, SGD with momentum) and inference of the paper's X-Nets against their dense twin, the
 same network with the authors' masked layers, and, for MobileNet, group convolutions; in turns in one run. All of them
-also by for_training and for_inference, which do most for what is between the convolutions.
+also by for_training and for_inference, which do most for what is between the convolutions. `limit` is what the
+machine's peak allows the X-Net: its multiply-adds at the peak, and in training all else as it was measured.
 """
 
 import argparse
@@ -16,8 +17,10 @@ from torch import nn
 
 from benchmarks.baselines import channels_last, masked_twin
 from benchmarks.records import write_rows
-from benchmarks.timing import interleaved, ratio
+from benchmarks.rooflines import multiply_adds_per_second, rest_milliseconds
+from benchmarks.timing import as_trained, interleaved, ratio
 from xnets import for_inference, for_training, kernels
+from xnets.cost import cost
 from xnets.models import build, parse_name
 
 CSV = Path(__file__).with_suffix(".csv")
@@ -93,11 +96,12 @@ def competitors(name: str, x: torch.Tensor, what: str) -> dict[str, Callable[[],
     return work
 
 
-def measure(name: str, what: str, repeats: int) -> list[list]:
-    """Rows of the csv for one network and one kind of pass."""
+def measure(name: str, what: str, repeats: int, peak: float) -> list[list]:
+    """Rows of the csv for one network and one kind of pass; peak: multiply-adds a second."""
     batch, size = BATCHES[name], parse_name(name).image_size
     x = torch.randn(batch, 3, size, size)
-    times = interleaved(competitors(name, x, what), repeats, f"{name}, {what}", SECONDS)
+    work = competitors(name, x, what)
+    times = interleaved(work, repeats, f"{name}, {what}", SECONDS)
     dense = [took for method, took in times.items() if method in ("dense", "dense channels_last")]
     rows = []
     for method, took in times.items():
@@ -105,6 +109,13 @@ def measure(name: str, what: str, repeats: int) -> list[list]:
         numbers = [v for r in (to_dense, to_masked) for v in (r.median, r.low, r.high)]
         found = [f"{v:.3f}" for v in numbers]
         rows.append([name, batch, what, method, f"{statistics.median(took):.2f}", *found, len(took)])
+    passes, rest = 1, 0.0
+    if what == "training step":
+        passes, rest = 3, min(rest_milliseconds(step) for method, step in work.items() if method.startswith("X, "))
+    least = rest + 1e3 * passes * batch * cost(name).macs / peak
+    fastest = min(statistics.median(took) for took in dense)
+    ratios = [f"{ms / least:.3f}" for ms in (fastest, statistics.median(times["masked"])) for _ in range(3)]
+    rows.append([name, batch, what, "limit", f"{least:.2f}", *ratios, repeats])
     return rows
 
 
@@ -112,10 +123,11 @@ def rows(options: argparse.Namespace) -> Iterator[list]:
     """Of the csv, each as it is measured."""
     for threads in options.threads:
         torch.set_num_threads(threads)
+        peak = multiply_adds_per_second()
         for name in options.networks:
             for what in options.passes:
                 torch.manual_seed(0)
-                measured = measure(name, what, options.repeats)
+                measured = measure(name, what, options.repeats, peak)
                 yield from ([threads, *row] for row in measured)
                 said = "  ".join(f"{row[3]} {float(row[5]):.2f}" for row in measured)
                 print(f"{threads} threads  {name}, {what}, times dense: {said}", flush=True)
@@ -130,6 +142,7 @@ def main() -> None:
     parser.add_argument("--passes", nargs="*", default=list(PASSES), choices=list(PASSES))
     parser.add_argument("--csv", type=Path, default=CSV)
     options = parser.parse_args()
+    as_trained()
     write_rows(options.csv, COLUMNS, rows(options))
 
 

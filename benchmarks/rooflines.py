@@ -1,13 +1,20 @@
 """What this machine does at best: multiply-adds and memory traffic in a second, and a layer's limit by them."""
 
+import time
 from collections.abc import Callable
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.timing import clock
 from xnets.layers.direct import AVAILABLE
 from xnets.layers.direct.ir import Function
 
+# Convolutions and products of matrices, as torch's profiler calls them.
+PRODUCTS = {
+    "aten::conv2d", "aten::convolution_backward", "aten::linear", "aten::addmm", "aten::mm", "xnets::direct",
+    "xnets::direct_input_gradient", "xnets::direct_weight_gradient",
+}  # fmt: skip
 CHAINS = 12  # a CPU has few units for multiply-adds, and each takes some cycles
 
 
@@ -67,3 +74,20 @@ def least_milliseconds(edges: int, positions: float, activations: int, peak: flo
     input and output, moved once. peak, bandwidth: multiply-adds and bytes a second.
     """
     return 1e3 * max(edges * positions / peak, 4 * (activations + edges) / bandwidth)
+
+
+def rest_milliseconds(step: Callable[[], object]) -> float:
+    """Of a training step, all but PRODUCTS: norms, pooling, the loss, the update of the weights, Python."""
+    step()
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        started = time.perf_counter()
+        step()
+        took = time.perf_counter() - started
+    inside = 0.0
+    for event in seen.events():
+        above = event.cpu_parent
+        while above is not None and above.name not in PRODUCTS:
+            above = above.cpu_parent
+        if event.name in PRODUCTS and above is None:
+            inside += event.cpu_time_total / 1e6
+    return 1e3 * max(0.0, took - inside)

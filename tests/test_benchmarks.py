@@ -62,10 +62,12 @@ def test_one_layer_and_one_network_are_measured(monkeypatch):
     monkeypatch.setitem(layers.LAYERS, "tiny", (2, 32, 16, 6, 3))
     for what in layers.PASSES:
         rows = layers.measure("tiny", what, [2, 4], 1, 1e9, 1e9)
-        assert {(row[2], row[3]) for row in rows} >= {(c, m) for c in (2, 4) for m in ("direct", "grouped", "limit")}
+        assert {(row[2], row[3]) for row in rows} >= {
+            (c, m) for c in (2, 4) for m in ("direct", "grouped", "limit", "limit, data moved")
+        }
     monkeypatch.setitem(networks.BATCHES, "X-VGG16-2", 1)
-    rows = networks.measure("X-VGG16-2", "training step", 1)
-    assert {row[3] for row in rows} >= {"dense", "masked", "X, auto"}
+    rows = networks.measure("X-VGG16-2", "training step", 1, 1e9)
+    assert {row[3] for row in rows} >= {"dense", "masked", "X, auto", "limit"}
     assert all(float(row[4]) > 0 for row in rows)
 
 

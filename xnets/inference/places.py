@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xnets.layers.direct.blocked import step_of
+from xnets.layers.direct.window import step_of
 
 FLOATS = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults are set to
 ALIGNED = 4  # vectors: a whole cache line even where a vector is four floats

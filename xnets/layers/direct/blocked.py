@@ -1,9 +1,8 @@
 """IR of the layers of a network whose maps stay packed from layer to layer: one image in each lane of a vector.
 
 A blocked map is (channels, step, lanes) floats: `lanes` images stand in the innermost dimension, a pixel is a vector,
-and the H x W pixels of a channel are the first of `step` vectors. Where H x W is a multiple of a cache's way, the same
-pixels of many channels would fall on the same few places in that cache; a step a little longer spreads them (see
-`step_of`). Lanes without an image hold numbers that nobody reads.
+and the H x W pixels of a channel are the first of `step` vectors (see window.step_of). Lanes without an image hold
+numbers that nobody reads.
 
 Epilogues are part of the kernels: `bias` is what sums start from, then comes `other` (a residual), then ReLU.
 """
@@ -12,15 +11,6 @@ import functools
 
 from xnets.layers.direct.ir import Function, Variable
 from xnets.layers.direct.window import TAPS, Map, tiled
-
-SPREAD = 9  # vectors added to a step that is a multiple of `CROWDED`
-CROWDED = 32
-
-
-def step_of(height: int, width: int) -> int:
-    """Vectors from one channel to the next."""
-    pixels = height * width
-    return pixels + SPREAD if pixels % CROWDED == 0 else pixels
 
 
 def _finish(code: Function, total: str, other: str | None, relu: bool) -> str:

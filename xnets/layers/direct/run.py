@@ -241,6 +241,7 @@ def _windows(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, 
     # of the channels under a tile, as many at a time as stay in the cache
     chunks = min(-(-channels * shape.reach[0] * shape.reach[1] * lanes // STRIP), channels)
     kernel = compiled(window.product, shape, transposed and shape.step == 1, chunks > 1, lanes)
+    unpack = compiled(window.unpack, shape, lanes)
     y = x.new_empty(images, rows, *size)
     sparse, bounds = adjacency.transposed if transposed else adjacency.rows, adjacency.bounds(transposed, chunks)
     filters = sparse.sorted(weight.view(-1, 9))
@@ -250,16 +251,19 @@ def _windows(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, 
     apart = threads > 1 and (blocks % threads == 0 or blocks >= 4 * threads)
 
     def some_blocks(b0: int, b1: int) -> None:
-        with scratch(packing.floats(channels)) as packed, scratch(lanes) as sink:
+        with (
+            scratch(packing.floats(channels)) as packed,
+            scratch(rows * shape.sums * lanes) as sums,
+            scratch(lanes) as sink,
+        ):
             for first in range(b0 * lanes, b1 * lanes, lanes):
                 now, into = x[first : first + lanes], y[first]
                 packing.pack(now, packed, 1 if apart else threads)
 
                 def some_rows(r0: int, r1: int, into: Tensor = into, images: int = now.shape[0]) -> None:
-                    floats = (r1 - r0) * shape.tall * shape.wide * lanes if chunks > 1 else 1
-                    with scratch(floats) as partial:
-                        arrays = (packed, filters, sparse.columns, bounds, into, partial, sink)
-                        kernel(*(a.data_ptr() for a in arrays), r0, r1, rows, images, chunks)
+                    arrays = (packed, filters, sparse.columns, bounds, sums)
+                    kernel(*(a.data_ptr() for a in arrays), r0, r1, chunks)
+                    unpack(sums.data_ptr(), into.data_ptr(), sink.data_ptr(), r0, r1, rows, images)
 
                 in_parallel(some_rows, parts(rows, 1 if apart else threads))
 

@@ -13,6 +13,19 @@ from xnets.layers.direct.pointwise import add_to
 
 TAPS = [(i, j) for i in range(3) for j in range(3)]
 SPREAD = -2
+GAP = 9  # vectors added to a channel whose length is a multiple of `CROWDED`
+CROWDED = 32
+UNROLLED = 256  # pixels of a map
+
+
+def step_of(height: int, width: int) -> int:
+    """Vectors from one channel of packed maps to the next.
+
+    Where a map is a multiple of a cache's way, the same pixels of many channels would fall on the same few places in
+    that cache; a step a little longer spreads them.
+    """
+    pixels = height * width
+    return pixels + GAP if pixels % CROWDED == 0 else pixels
 
 
 class Map(NamedTuple):
@@ -70,6 +83,11 @@ class Map(NamedTuple):
         """Width of whole tiles."""
         return self.tiles * self.wide
 
+    @property
+    def sums(self) -> int:
+        """Vectors from one channel of a packed product, which is of whole tiles, to the next."""
+        return step_of(self.bands * self.tall, self.columns)
+
     def _under(self, length: int) -> int:
         return {1: length + 2, 2: 2 * length + 1, SPREAD: length // 2 + 1}[self.step]
 
@@ -95,9 +113,8 @@ def tiled(
     def cost(shape: Map) -> float:
         loads = shape.reach[0] * shape.reach[1] + 9
         sums = 9 * shape.tall * shape.wide / (4 if step == SPREAD else 1)
-        runs = 1 if shape.wide == width else shape.tall  # each is transposed on its way to y
         # the second-level cache gives less than one vector for two multiply-adds
-        return shape.bands * shape.tiles * (max(sums + loads / 2, 1.8 * loads) + 3 * runs + 4)
+        return shape.bands * shape.tiles * (max(sums + loads / 2, 1.8 * loads) + 2 * shape.tall + 4)
 
     even = 2 if step == SPREAD else 1  # a pixel of the source is spread over two rows and columns
     rows = range(even, even * -(-min(height, 4) // even) + 1, even)
@@ -148,7 +165,7 @@ def pack(height: int, width: int, top: int, left: int, tall: int, wide: int, lan
                 row = code.at(plane, code.mul(r, wide * lanes))
                 clear(row, left)
                 clear(code.at(row, (left + width) * lanes), wide - left - width)
-        if pixels <= 256:  # unrolled: then short rows share the blocks that are transposed
+        if pixels <= UNROLLED:  # then short rows share the blocks that are transposed
             for first in range(0, pixels, lanes):
                 count = min(lanes, pixels - first)
                 cells = [divmod(p, width) for p in range(first, first + count)]
@@ -166,71 +183,31 @@ def pack(height: int, width: int, top: int, left: int, tall: int, wide: int, lan
 
 
 def product(shape: Map, mirrored: bool, cut: bool, lanes: int) -> Function:
-    """y (images, rows, height, width) for rows [r0, r1) of the sparse matrix, from a packed x.
+    """Packed y (rows, shape.sums, lanes) for rows [r0, r1) of the sparse matrix, from a packed x.
 
     The columns of the matrix come in `chunks`, of which more than one if `cut`: row r has in chunk c the edges
     bounds[r, c] ... bounds[r, c + 1] with inputs columns[e] and filters weights[9 e]; the filters are turned by 180
-    degrees if `mirrored`. `partial` (r1 - r0, tall x wide, lanes) holds sums from chunk to chunk, `sink` takes what
-    belongs to no image, `lanes` floats.
+    degrees if `mirrored`. Sums stay in y from chunk to chunk.
     """
-    code = Function(
-        "product",
-        ["x", "weights", "columns", "bounds", "y", "partial", "sink"],
-        ["r0", "r1", "rows", "images", "chunks"],
-        lanes,
-    )
-    height, width, tall, wide = shape[:4]
-    alive = [code.op(f"icmp slt i64 {i}, %images") for i in range(lanes)]
-    together = wide == width  # then the rows of a tile are consecutive
-
-    def unpack(vectors: list[str], target: str, count: str | int) -> None:
-        """The first `count` of consecutive pixels of all images to y, `target` being the first image's."""
-        for first in range(0, len(vectors), lanes):
-            some = vectors[first : first + lanes]
-            left = count - first if isinstance(count, int) else code.sub(count, first)
-            for i, image in enumerate(code.transpose(some + ["zeroinitializer"] * (lanes - len(some)))):
-                place = code.pick(
-                    alive[i], code.at(target, code.add(code.mul("%rows", i * height * width), first)), "%sink"
-                )
-                if isinstance(left, int) and left >= lanes:
-                    code.store(image, place)
-                else:
-                    code.store_first(image, place, code.mask(left))
-
-    def finish(vectors: list[str], target: str, below: str, beside: str) -> None:
-        """A whole tile to y."""
-        if together:
-            count = tall * width if height % tall == 0 else code.least(tall * width, code.mul(below, width))
-            unpack(vectors, target, count)
-        for i in range(0 if together else tall):
-            count = wide if width % wide == 0 else code.least(wide, beside)
-            with code.when(code.op(f"icmp slt i64 {i}, {below}")):
-                unpack(vectors[i * wide : (i + 1) * wide], code.at(target, i * width), count)
+    code = Function("product", ["x", "weights", "columns", "bounds", "y"], ["r0", "r1", "chunks"], lanes)
+    tall, wide = shape.tall, shape.wide
 
     def work(b: str, t: str, r: str, chunk: str | int) -> None:
         down, right = shape.corner(tall, wide)
         corner = code.add(code.mul(b, down * shape.padded[1] * lanes), code.mul(t, right * lanes))
-        top, left = code.mul(b, tall), code.mul(t, wide)
-        target = code.at("%y", code.add(code.mul(code.add(code.mul(r, height), top), width), left))
-        below, beside = code.sub(height, top), code.sub(width, left)
         edge = code.add(code.mul(r, code.add("%chunks", 1) if cut else 2), chunk)
         start, stop = code.load_int("%bounds", edge), code.load_int("%bounds", code.add(edge, 1))
-        sums = [code.zero() for _ in range(tall * wide)]
-        kept = code.at("%partial", code.mul(code.sub(r, "%r0"), tall * wide * lanes))
+        first = code.add(code.mul(b, tall * shape.columns), code.mul(t, wide))
+        first = code.at("%y", code.mul(code.add(code.mul(r, shape.sums), first), lanes))
+        places = [code.at(first, (i * shape.columns + j) * lanes) for i in range(tall) for j in range(wide)]
+        sums = [code.zero() for _ in places]
         if cut:
             with code.when(code.op(f"icmp sgt i64 {chunk}, 0")):
-                for i, s in enumerate(sums):
-                    s.set(code.load(code.at(kept, i * lanes)))
+                for s, place in zip(sums, places, strict=True):
+                    s.set(code.load(place))
         _tile(code, shape, code.at("%x", corner), start, stop, mirrored, sums)
-        if not cut:
-            finish([s.get() for s in sums], target, below, beside)
-            return
-        last = code.op(f"icmp eq i64 {code.add(chunk, 1)}, %chunks")
-        with code.when(last):
-            finish([s.get() for s in sums], target, below, beside)
-        with code.when(code.op(f"xor i1 {last}, true")):
-            for i, s in enumerate(sums):
-                code.store(s.get(), code.at(kept, i * lanes))
+        for s, place in zip(sums, places, strict=True):
+            code.store(s.get(), place)
 
     # a tile is the outermost, so that the part of x under it stays in the cache while all outputs are computed
     with code.loop(0, shape.bands) as b, code.loop(0, shape.tiles) as t:
@@ -240,6 +217,40 @@ def product(shape: Map, mirrored: bool, cut: bool, lanes: int) -> Function:
         else:
             with code.loop("%r0", "%r1") as r:
                 work(b, t, r, 0)
+    return code
+
+
+def unpack(shape: Map, lanes: int) -> Function:
+    """What `product` makes -> y (images, rows, height, width), for rows [r0, r1).
+
+    `sink`, `lanes` floats, takes what belongs to no image. Apart from the product, since y is then written in order:
+    the same rows of many images fall on the same few places of a cache, so that lines which are written tile by tile
+    would be fetched anew for each.
+    """
+    code = Function("unpack", ["packed", "y", "sink"], ["r0", "r1", "rows", "images"], lanes)
+    alive = [code.op(f"icmp slt i64 {i}, %images") for i in range(lanes)]
+    height, width = shape.height, shape.width
+
+    def move(places: list[str], target: str) -> None:
+        """Pixels that are consecutive in y, of every image."""
+        vectors = [code.load(place) for place in places] + ["zeroinitializer"] * (lanes - len(places))
+        for i, image in enumerate(code.transpose(vectors)):
+            here = code.at(target, code.mul("%rows", i * height * width))
+            code.store_some(image, code.pick(alive[i], here, "%sink"), len(places))
+
+    with code.loop("%r0", "%r1") as r:
+        plane = code.at("%packed", code.mul(r, shape.sums * lanes))
+        target = code.at("%y", code.mul(r, height * width))
+        if height * width <= UNROLLED:  # then short rows share the blocks that are transposed
+            for first in range(0, height * width, lanes):
+                cells = [divmod(p, width) for p in range(first, min(first + lanes, height * width))]
+                move([code.at(plane, (i * shape.columns + j) * lanes) for i, j in cells], code.at(target, first))
+        else:
+            with code.loop(0, height) as i:
+                row, start = code.at(plane, code.mul(i, shape.columns * lanes)), code.at(target, code.mul(i, width))
+                for first in range(0, width, lanes):
+                    columns = range(first, min(first + lanes, width))
+                    move([code.at(row, j * lanes) for j in columns], code.at(start, first))
     return code
 
 

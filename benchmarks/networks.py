@@ -33,7 +33,7 @@ BATCHES = {
     "X-MobileNet-0.5-2": 32, "X-MobileNet-0.5-4": 32, "X-MobileNet-0.5-8": 32, "X-MobileNet-0.5-16": 32,
     "X-ResNet-2-50": 8, "X-DenseNet-BC-30-40-200": 16,
 }  # fmt: skip
-SECONDS = 60  # for one network and kind of pass
+SECONDS = 40  # for one network and kind of pass
 PASSES = ("training step", "inference")
 
 
@@ -136,7 +136,7 @@ def rows(options: argparse.Namespace) -> Iterator[list]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, nargs="*", default=[1])
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--networks", nargs="*", default=list(BATCHES), choices=list(BATCHES))
     parser.add_argument("--passes", nargs="*", default=list(PASSES), choices=list(PASSES))

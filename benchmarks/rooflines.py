@@ -36,12 +36,10 @@ def multiply_adds_per_second() -> float:
     if not AVAILABLE:
         return product
     from xnets.layers.direct.jit import compiled, vector_width
-    from xnets.layers.direct.pool import in_parallel
+    from xnets.layers.direct.threads import in_parallel
 
     loop, threads, rounds = compiled(_chains, vector_width()), torch.get_num_threads(), 2_000_000
-    seconds = best_seconds(
-        lambda: in_parallel(lambda place: loop(a[place].data_ptr(), rounds), [(i,) for i in range(threads)])
-    )
+    seconds = best_seconds(lambda: in_parallel(loop, [(a[i].data_ptr(), rounds) for i in range(threads)]))
     return max(product, threads * rounds * CHAINS * vector_width() / seconds)
 
 

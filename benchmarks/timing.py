@@ -1,6 +1,7 @@
 """Times of things that take turns, so that what else the machine does falls on all of them alike."""
 
 import os
+import random
 import statistics
 import sys
 import time
@@ -41,6 +42,8 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Milliseconds of each piece of work in each of `repeats` rounds; one more goes first to compile and warm up.
 
+    Each round has an order of its own, since what a piece leaves in the caches is the next one's luck.
+
     what: the title of a progress bar; None for none. seconds: no further round begins after them, but two are done.
     """
     times: dict[str, list[float]] = {name: [] for name in work}
@@ -48,9 +51,9 @@ def interleaved(
     for repeat in tqdm(range(repeats + 1), desc=what, leave=False, disable=what is None):
         if repeat > 2 and time.monotonic() - begun > seconds:
             break
-        for name, do in work.items():
+        for name in random.Random(repeat).sample(list(work), len(work)):
             started = clock()
-            do()
+            work[name]()
             took = 1e3 * (clock() - started)
             if repeat:
                 times[name].append(took)

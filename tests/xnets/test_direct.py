@@ -97,14 +97,14 @@ BIG = {
 @needs_llvmlite
 @pytest.mark.parametrize("name", BIG)
 def test_same_bits_from_run_to_run_and_for_any_number_of_threads(name, monkeypatch):
-    from xnets.layers.direct import pool
+    from xnets.layers.direct import threads
 
-    monkeypatch.setattr(pool, "SMALL", 0)
+    monkeypatch.setattr(threads, "SMALL", 0)
     case = problem(*BIG[name])
     first = computed(*case)
     before = torch.get_num_threads()
-    for threads in (1, 2, 3, 7):
-        torch.set_num_threads(threads)
+    for number in (1, 2, 3, 7):
+        torch.set_num_threads(number)
         try:
             again = computed(*case)
         finally:

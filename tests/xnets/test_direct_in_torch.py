@@ -113,33 +113,36 @@ def test_counted_flops_are_those_of_the_edges(window):
 
 WORKERS = """
 import os, threading, torch
-from xnets.layers.direct import pool
+from xnets.layers.direct import threads
+from xnets.layers.direct.ir import Function
+from xnets.layers.direct.jit import compiled
 torch.set_num_threads(3)
 torch.randn(400, 400) @ torch.randn(400, 400)
-assert ("linux" not in __import__("sys").platform) or pool._team() is not None, "torch's OpenMP was not found"
+assert ("linux" not in __import__("sys").platform) or threads._team() is not None, "torch's OpenMP was not found"
+def vectors(width):
+    code = Function("vectors", ["source", "target"], ["begin", "end"], width)
+    with code.loop("%begin", "%end", width) as i:
+        code.store(code.load(code.at("%source", i)), code.at("%target", i))
+    return code
 def check():
-    seen = []
-    pool.in_parallel(lambda a, b: seen.append((a, b, torch.ones(9).sum().item())), [(i, 2 * i) for i in range(3)])
-    assert sorted(seen) == [(i, 2 * i, 9.0) for i in range(3)], seen
-    def fail(i):
-        if i:
-            raise ValueError(f"task {i}")
-    try:
-        pool.in_parallel(fail, [(0,), (1,), (2,)])
-    except ValueError as error:
-        assert "task" in str(error)
-    else:
-        raise AssertionError("an error was lost")
+    source, target = torch.randn(3 * 64), torch.zeros(3 * 64)
+    tasks = [(source.data_ptr(), target.data_ptr(), 64 * i, 64 * (i + 1)) for i in range(3)]
+    for some in (tasks[:1], tasks[:2], tasks):
+        target.zero_()
+        threads.in_parallel(compiled(vectors, 4), some)
+        assert torch.equal(target[: 64 * len(some)], source[: 64 * len(some)])
+        assert not target[64 * len(some) :].any(), "a task too many"
+    threads.in_parallel(compiled(vectors, 4), [])
 check()
-threads = [threading.Thread(target=check) for _ in range(4)]
-[t.start() for t in threads]
-[t.join() for t in threads]
+others = [threading.Thread(target=check) for _ in range(4)]
+[t.start() for t in others]
+[t.join() for t in others]
 torch.randn(400, 400) @ torch.randn(400, 400)
 if (child := os.fork()) == 0:
     check()
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
-pool._team = lambda: None
+threads._team = lambda: None
 check()
 print("all done")
 """
@@ -188,8 +191,8 @@ def test_a_signal_whose_handler_raises_is_not_lost_nor_is_a_share_of_the_work():
 DEFAULTS = """
 import torch
 from xnets import ExpanderConv2d, ExpanderLinear, for_inference
-from xnets.layers.direct import pool
-pool.SMALL = 0
+from xnets.layers.direct import threads
+threads.SMALL = 0
 torch.manual_seed(0)
 def results():
     torch.manual_seed(0)

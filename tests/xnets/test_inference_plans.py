@@ -51,15 +51,15 @@ def test_any_batch(name):
 @needs_llvmlite
 @pytest.mark.parametrize("name", ["X-VGG16-1", "X-ResNet-2-50", "X-MobileNet-0.5-4", "X-DenseNet-BC-2-40-24"])
 def test_same_bits_from_run_to_run_and_for_any_number_of_threads(name, monkeypatch):
-    from xnets.layers.direct import pool
+    from xnets.layers.direct import threads
 
-    monkeypatch.setattr(pool, "SMALL", 0)
+    monkeypatch.setattr(threads, "SMALL", 0)
     model, x = built(name)
     network = for_inference_direct(model, x)
     first = network(x)
     before = torch.get_num_threads()
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
+    for number in (1, 2, 3):
+        torch.set_num_threads(number)
         try:
             again = network(x)
         finally:

@@ -1,6 +1,7 @@
 """What a plan does, step by step, with blocked maps. Each step knows what it reads and writes and runs on a Context."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from xnets.inference.weights import Weights
 from xnets.layers.direct import blocked
 from xnets.layers.direct.adjacency import group_rows
 from xnets.layers.direct.jit import compiled, vector_width
-from xnets.layers.direct.pool import in_parallel, parts, threads_for
 from xnets.layers.direct.run import CACHE
+from xnets.layers.direct.threads import addresses, in_parallel, parts, threads_for
 
 SIDE = 4  # tiles of a strip
 STRIP = 96 * 1024  # floats of a strip's input
@@ -30,11 +31,9 @@ class Pack(Step):
         sizes = _sizes(place)
         for block in range(c.blocks):
             now = x[block * c.lanes : (block + 1) * c.lanes]
-
-            def work(c0: int, c1: int, now: Tensor = now, block: int = block) -> None:
-                kernel(now.data_ptr(), c.pointer(place, block), c.zeros.data_ptr(), c0, c1, *sizes, now.shape[0])
-
-            in_parallel(work, parts(sizes[0], threads_for(4 * now.numel())))
+            given = (now.data_ptr(), c.pointer(place, block), c.zeros.data_ptr())
+            pieces = parts(sizes[0], threads_for(4 * now.numel()))
+            in_parallel(kernel, [(*given, *piece, *sizes, now.shape[0]) for piece in pieces])
 
 
 def _sizes(place: Place) -> tuple[int, int, int]:
@@ -59,11 +58,9 @@ class Unpack(Step):
         sizes = _sizes(place)
         for block in range(c.blocks):
             now = y[block * c.lanes : (block + 1) * c.lanes]
-
-            def work(c0: int, c1: int, now: Tensor = now, block: int = block) -> None:
-                kernel(c.pointer(place, block), now.data_ptr(), c.zeros.data_ptr(), c0, c1, *sizes, now.shape[0])
-
-            in_parallel(work, parts(sizes[0], threads_for(4 * now.numel())))
+            given = (c.pointer(place, block), now.data_ptr(), c.zeros.data_ptr())
+            pieces = parts(sizes[0], threads_for(4 * now.numel()))
+            in_parallel(kernel, [(*given, *piece, *sizes, now.shape[0]) for piece in pieces])
         c.values[self.gives] = y
 
 
@@ -102,28 +99,25 @@ class Pointwise(Step):
         kernel = compiled(blocked.pointwise, self.group, vectors, width, self.before is not None, self.relu, self.adds)
         scale, shift = self.before or (self.bias, self.bias)
         s = self.sparse
-        constant = [t.data_ptr() for t in (self.filters, s.columns, s.counts, s.where, self.bias, scale, shift)]
+        constant = addresses(self.filters, s.columns, s.counts, s.where, self.bias, scale, shift)
         numbers = (
             x.channels, y.channels, self.groups, self.chunks, columns, x.step * c.lanes, y.step * c.lanes, side
         )  # fmt: skip
         threads = threads_for(self.filters.numel() * columns)
+        if strips >= threads:
+            pieces = [(*part, 0, self.groups) for part in parts(strips, threads)]
+        else:
+            pieces = [(0, strips, *part) for part in parts(self.groups, threads)]
+        room = (x.channels + self.groups * self.group) * tile * side
+        inputs = addresses(*(c.scratch(i, room) for i in range(len(pieces))))
+        sums = 4 * x.channels * tile * side  # bytes further on
         for block in range(c.blocks):
             source, target = c.pointer(x, block), c.pointer(y, block)
             other = c.pointer(self.reads[1], block) if self.adds else target
-
-            def work(
-                i: int, t0: int, t1: int, g0: int, g1: int, source: int = source, target: int = target,
-                other: int = other,
-            ) -> None:  # fmt: skip
-                inputs = c.scratch(i, (x.channels + self.groups * self.group) * tile * side)
-                sums = inputs.data_ptr() + 4 * x.channels * tile * side
-                kernel(source, *constant, other, target, inputs.data_ptr(), sums, t0, t1, g0, g1, *numbers)
-
-            if strips >= threads:
-                tasks = [(*part, 0, self.groups) for part in parts(strips, threads)]
-            else:
-                tasks = [(0, strips, *part) for part in parts(self.groups, threads)]
-            in_parallel(work, [(i, *task) for i, task in enumerate(tasks)])
+            given = (source, *constant, other, target)
+            in_parallel(
+                kernel, [(*given, i, i + sums, *piece, *numbers) for i, piece in zip(inputs, pieces, strict=True)]
+            )
 
     def _side(self, columns: int, tile: int) -> int:
         """Tiles in a strip: as many as the cache holds, and none that the columns lack; overlaps cost."""
@@ -158,16 +152,29 @@ class Window(Step):
             blocked.window, *size, self.stride, shape.tall, shape.wide, c.lanes, self.relu, self.adds, self.by_plane,
             self.pooled,
         )  # fmt: skip
-        constant = [t.data_ptr() for t in (self.filters, self.columns, self.pointer, self.bias)]
+        constant = addresses(self.filters, self.columns, self.pointer, self.bias)
         work_of = self.filters.numel() * y.pixels * (4 if self.pooled else 1)
         for block in range(c.blocks):
             source, target = c.pointer(x, block), c.pointer(y, block)
             other = c.pointer(self.reads[1], block) if self.adds else target
+            given = (source, *constant, other, target, c.zeros.data_ptr())
+            pieces = parts(y.channels, threads_for(work_of * c.lanes))
+            in_parallel(kernel, [(*given, *piece, x.step, y.step) for piece in pieces])
 
-            def work(r0: int, r1: int, source: int = source, target: int = target, other: int = other) -> None:
-                kernel(source, *constant, other, target, c.zeros.data_ptr(), r0, r1, x.step, y.step)
 
-            in_parallel(work, parts(y.channels, threads_for(work_of * c.lanes)))
+def _by_channels(
+    kernel: Callable[..., None],
+    c: Context,
+    places: tuple[Place, ...],
+    arrays: tuple[int, ...],
+    numbers: tuple[int, ...],
+) -> None:
+    """A kernel for channels [c0, c1) of `places`, the first of which is read, block by block."""
+    x = places[0]
+    pieces = parts(x.channels, threads_for(4 * x.channels * x.pixels * c.lanes))
+    for block in range(c.blocks):
+        given = (*(c.pointer(place, block) for place in places), *arrays)
+        in_parallel(kernel, [(*given, *piece, *numbers) for piece in pieces])
 
 
 class Pool(Step):
@@ -184,13 +191,7 @@ class Pool(Step):
         kernel = compiled(blocked.pool, self.largest, self.window, c.lanes)
         sizes = (x.buffer.height, x.buffer.width, y.buffer.height, y.buffer.width)
         numbers = (*sizes, self.stride, self.padding, x.step, y.step)
-        for block in range(c.blocks):
-            source, target = c.pointer(x, block), c.pointer(y, block)
-
-            def work(c0: int, c1: int, source: int = source, target: int = target) -> None:
-                kernel(source, target, self.factor.data_ptr(), c0, c1, *numbers)
-
-            in_parallel(work, parts(x.channels, threads_for(4 * x.channels * x.pixels * c.lanes)))
+        _by_channels(kernel, c, (x, y), addresses(self.factor), numbers)
 
 
 class Mean(Step):
@@ -201,13 +202,7 @@ class Mean(Step):
         x, y = self.reads[0], self.writes
         kernel = compiled(blocked.mean, c.lanes)
         factor = torch.tensor([1.0 / x.pixels], **FLOATS)
-        for block in range(c.blocks):
-            source, target = c.pointer(x, block), c.pointer(y, block)
-
-            def work(c0: int, c1: int, source: int = source, target: int = target) -> None:
-                kernel(source, target, factor.data_ptr(), c0, c1, x.pixels, x.step)
-
-            in_parallel(work, parts(x.channels, threads_for(4 * x.channels * x.pixels * c.lanes)))
+        _by_channels(kernel, c, (x, y), addresses(factor), (x.pixels, x.step))
 
 
 class Affine(Step):
@@ -225,13 +220,7 @@ class Affine(Step):
         kernel = compiled(blocked.affine, c.lanes, self.scale is not None, len(self.reads) > 1, self.relu)
         scale, shift = self.scale or (c.zeros, c.zeros)
         numbers = (x.pixels * c.lanes, x.step * c.lanes, other.step * c.lanes, y.step * c.lanes)
-        for block in range(c.blocks):
-            pointers = [c.pointer(p, block) for p in (x, other, y)]
-
-            def work(c0: int, c1: int, pointers: list[int] = pointers) -> None:
-                kernel(*pointers, scale.data_ptr(), shift.data_ptr(), c0, c1, *numbers)
-
-            in_parallel(work, parts(x.channels, threads_for(4 * x.channels * x.pixels * c.lanes)))
+        _by_channels(kernel, c, (x, other, y), addresses(scale, shift), numbers)
 
 
 class Copy(Step):

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from xnets.layers.direct import norms
 from xnets.layers.direct.jit import compiled, vector_width
-from xnets.layers.direct.pool import in_parallel, parts, scratch, threads_for
+from xnets.layers.direct.scratch import scratch
+from xnets.layers.direct.threads import addresses, in_parallel, parts, threads_for
 
 CACHE = 128 * 1024  # floats of a block of channels that shall stay in the second-level cache: half of its 1 MiB
 Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -45,11 +46,12 @@ def _run(generate: Any, x: Tensor, relu: bool, maps: int, arrays: list[Tensor]) 
     block = max(1, min(units, CACHE // (maps * images * together * pixels)))
     kernel = compiled(generate, pixels, channels % together > 0, relu, width)
 
-    def work(u0: int, u1: int) -> None:
-        with scratch(norms.room(min(block, u1 - u0), width)) as room:
-            kernel(*(a.data_ptr() for a in (*arrays, room)), u0, u1, block, images, channels)
-
-    in_parallel(work, parts(units, threads_for(4 * x.numel())))
+    pieces = parts(units, threads_for(4 * x.numel()))
+    with scratch(norms.room(min(block, max(u1 - u0 for u0, u1 in pieces)), width), len(pieces)) as rooms:
+        given = addresses(*arrays)
+        in_parallel(
+            kernel, [(*given, room, *piece, block, images, channels) for room, piece in zip(rooms, pieces, strict=True)]
+        )
 
 
 @norm.register_fake

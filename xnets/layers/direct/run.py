@@ -4,6 +4,9 @@ Each output is summed by one thread in an order that depends on shapes alone, so
 of threads.
 """
 
+import contextlib
+import math
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -13,7 +16,8 @@ from torch import Tensor
 from xnets.layers.direct import pointwise, segments, shared, window
 from xnets.layers.direct.adjacency import Adjacency
 from xnets.layers.direct.jit import compiled, vector_width
-from xnets.layers.direct.pool import in_parallel, parts, scratch, threads_for
+from xnets.layers.direct.scratch import scratch
+from xnets.layers.direct.threads import address_of, addresses, in_parallel, parts, threads_for
 
 CACHE = 128 * 1024  # floats of input that shall stay in the second-level cache: half of its 1 MiB
 AT_ONCE = 4 * 1024 * 1024  # floats of packed inputs and outputs: 16 MiB
@@ -73,14 +77,11 @@ def _shared(x: Columns, weight: Tensor, adjacency: Adjacency, group: int, y: Col
     bounds = adjacency.bounds(False, chunks)
     sorted_weight = adjacency.rows.sorted(weight)
     kernel = compiled(shared.forward, group, x.last, tile // width, width)
-
-    def work(t0: int, t1: int, g0: int, g1: int) -> None:
-        with scratch((n + width) * tile) as inputs, scratch((rows + width) * tile) as outputs:
-            arrays = (x.values, sorted_weight, adjacency.rows.columns, bounds, y.values, inputs, outputs)
-            sizes = (n, rows, adjacency.degree, chunks, x.count, x.pixels)
-            kernel(*(a.data_ptr() for a in arrays), t0, t1, g0, g1, *sizes)
-
-    in_parallel(work, _pieces(-(-x.count // tile), rows // group, threads))
+    given = addresses(x.values, sorted_weight, adjacency.rows.columns, bounds, y.values)
+    sizes = (n, rows, adjacency.degree, chunks, x.count, x.pixels)
+    pieces = _pieces(-(-x.count // tile), rows // group, threads)
+    with _rooms(pieces, (n + width) * tile, (rows + width) * tile) as rooms:
+        in_parallel(kernel, [(*given, *room, *piece, *sizes) for room, piece in rooms])
 
 
 def _grouped(
@@ -93,14 +94,10 @@ def _grouped(
     sparse = adjacency.grouped(transposed, group, chunks)
     sorted_weight = weight if gather else weight.index_select(0, sparse.order)
     kernel = compiled(pointwise.forward, group, gather, x.last, tile // width, width)
-
-    def work(t0: int, t1: int, g0: int, g1: int) -> None:
-        with scratch((n + width) * tile) as inputs, scratch((groups * group + width) * tile) as outputs:
-            sparse_arrays = (sorted_weight, sparse.columns, sparse.counts, sparse.where, sparse.order)
-            arrays = (x.values, *sparse_arrays, y.values, inputs, outputs)
-            kernel(*(a.data_ptr() for a in arrays), t0, t1, g0, g1, n, rows, chunks, x.count, x.pixels)
-
-    in_parallel(work, _pieces(tiles, groups, threads))
+    given = addresses(x.values, sorted_weight, sparse.columns, sparse.counts, sparse.where, sparse.order, y.values)
+    sizes = (n, rows, chunks, x.count, x.pixels)
+    with _rooms(_pieces(tiles, groups, threads), (n + width) * tile, (groups * group + width) * tile) as rooms:
+        in_parallel(kernel, [(*given, *room, *piece, *sizes) for room, piece in rooms])
 
 
 def _segmented(
@@ -114,19 +111,20 @@ def _segmented(
     sorted_weight, order = (weight, cut.rows.order) if gather else (cut.rows.sorted(weight), cut.spans)
     most = int((cut.spans[..., 1] - cut.spans[..., 0]).max()) if gather else 1
     kernel = compiled(segments.forward, x.last, tile // width, gather, width)
+    graph = (cut.rows.columns, order, cut.slots, cut.lengths, cut.spans)
+    given = addresses(x.values, sorted_weight, *graph, y.values)
+    sizes = (n, rows, block, cut.chunks, cut.longest, x.count, x.pixels)
+    pieces = _pieces(tiles, -(-rows // block), threads)
+    with _rooms(pieces, (n + width) * tile, (block + width) * tile, most) as rooms:
+        in_parallel(kernel, [(*given, *room, *piece, *sizes) for room, piece in rooms])
 
-    def work(t0: int, t1: int, b0: int, b1: int) -> None:
-        with (
-            scratch((n + width) * tile) as inputs,
-            scratch((block + width) * tile) as outputs,
-            scratch(most) as some,
-        ):
-            graph = (cut.rows.columns, order, cut.slots, cut.lengths, cut.spans)
-            arrays = (x.values, sorted_weight, *graph, y.values, inputs, outputs, some)
-            sizes = (n, rows, block, cut.chunks, cut.longest, x.count, x.pixels)
-            kernel(*(a.data_ptr() for a in arrays), t0, t1, b0, b1, *sizes)
 
-    in_parallel(work, _pieces(tiles, -(-rows // block), threads))
+@contextlib.contextmanager
+def _rooms(pieces: list[tuple], *floats: int) -> Iterator[list[tuple[tuple[int, ...], tuple]]]:
+    """Each piece with scratch of its own: addresses of as many floats as are named."""
+    with contextlib.ExitStack() as stack:
+        rooms = [stack.enter_context(scratch(n, len(pieces))) for n in floats]
+        yield list(zip(zip(*rooms, strict=True), pieces, strict=True))
 
 
 def _pieces(tiles: int, blocks: int, threads: int) -> list[tuple[int, int, int, int]]:
@@ -149,12 +147,11 @@ def pointwise_weight_gradient(dy: Columns, x: Columns, adjacency: Adjacency) -> 
     bounds, sparse = adjacency.bounds(False, chunks), adjacency.rows
     gradient = x.values.new_empty(n_out, degree)
 
-    def work(o0: int, o1: int) -> None:
-        with scratch((n_in + width) * tile) as inputs, scratch((n_out + width) * tile) as outputs:
-            arrays = (x.values, dy.values, sparse.columns, bounds, gradient, inputs, outputs)
-            kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, chunks, columns, x.pixels)
-
-    in_parallel(work, parts(n_out, threads_for(gradient.numel() * columns)))
+    given = addresses(x.values, dy.values, sparse.columns, bounds, gradient)
+    sizes = (n_in, n_out, chunks, columns, x.pixels)
+    pieces = parts(n_out, threads_for(gradient.numel() * columns))
+    with _rooms(pieces, (n_in + width) * tile, (n_out + width) * tile) as rooms:
+        in_parallel(kernel, [(*given, *room, *piece, *sizes) for room, piece in rooms])
     if sparse.order is None:
         return gradient
     restored = torch.empty_like(gradient)
@@ -168,23 +165,25 @@ class Packing(NamedTuple):
     shape: window.Map
     lanes: int
 
-    def pack(self, x: Tensor, into: Tensor, threads: int) -> None:
+    def packer(self, size: tuple[int, ...]) -> Callable[..., None]:
+        """window.pack, of a source of height and width `size`."""
+        border = 0 if self.shape.inset else self.shape.border
+        return compiled(window.pack, *size, border, border, *self.shape.padded, self.lanes)
+
+    def pack(self, x: Tensor, into: int, threads: int) -> None:
         """x (images, C, H, W), at most `lanes` images, -> (C, *shape.padded, lanes); by at most so many threads."""
-        self._pack(x, into, 0 if self.shape.inset else self.shape.border, *self.shape.padded, threads)
+        self._pack(self.packer(x.shape[2:]), x, into, math.prod(self.shape.padded), threads)
 
-    def pack_upstream(self, dy: Tensor, into: Tensor) -> None:
+    def pack_upstream(self, dy: Tensor, into: int) -> None:
         """dy (images, C, H, W), the gradient of the product, -> (C, height, columns, lanes)."""
-        self._pack(dy, into, 0, self.shape.height, self.shape.columns, torch.get_num_threads())
+        high, wide = self.shape.height, self.shape.columns
+        kernel = compiled(window.pack, *dy.shape[2:], 0, 0, high, wide, self.lanes)
+        self._pack(kernel, dy, into, high * wide, torch.get_num_threads())
 
-    def _pack(self, x: Tensor, into: Tensor, border: int, tall: int, wide: int, threads: int) -> None:
-        images, channels, height, width = x.shape
-        kernel = compiled(window.pack, height, width, border, border, tall, wide, self.lanes)
-        zeros = x.new_zeros(self.lanes)
-
-        def work(c0: int, c1: int) -> None:
-            kernel(x.data_ptr(), into.data_ptr(), zeros.data_ptr(), c0, c1, channels, images)
-
-        in_parallel(work, parts(channels, min(threads, threads_for(channels * tall * wide * self.lanes * 4))))
+    def _pack(self, kernel: Callable[..., None], x: Tensor, into: int, vectors: int, threads: int) -> None:
+        (images, channels), zeros = x.shape[:2], x.new_zeros(self.lanes)
+        pieces = parts(channels, min(threads, threads_for(channels * vectors * self.lanes * 4)))
+        in_parallel(kernel, [(*addresses(x), into, *addresses(zeros), *piece, channels, images) for piece in pieces])
 
     def floats(self, channels: int) -> int:
         """Of one packed block of sources."""
@@ -240,34 +239,34 @@ def _windows(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, 
     size = shape.height, shape.width
     # of the channels under a tile, as many at a time as stay in the cache
     chunks = min(-(-channels * shape.reach[0] * shape.reach[1] * lanes // STRIP), channels)
-    kernel = compiled(window.product, shape, transposed and shape.step == 1, chunks > 1, lanes)
+    product = compiled(window.product, shape, transposed and shape.step == 1, chunks > 1, lanes)
     unpack = compiled(window.unpack, shape, lanes)
     y = x.new_empty(images, rows, *size)
     sparse, bounds = adjacency.transposed if transposed else adjacency.rows, adjacency.bounds(transposed, chunks)
     filters = sparse.sorted(weight.view(-1, 9))
     threads = threads_for(weight.numel() * size[0] * size[1] * lanes)
     blocks = -(-images // lanes)
+    x_image, y_image, zeros = x[0].numel(), y[0].numel(), x.new_zeros(2 * lanes)
+    nothing, sink = zeros.data_ptr(), zeros[lanes:].data_ptr()
+    given = addresses(filters, sparse.columns, bounds)
     # whole blocks to each thread where that is even: nobody waits for anybody, and what one packs it has near
-    apart = threads > 1 and (blocks % threads == 0 or blocks >= 4 * threads)
-
-    def some_blocks(b0: int, b1: int) -> None:
-        with (
-            scratch(packing.floats(channels)) as packed,
-            scratch(rows * shape.sums * lanes) as sums,
-            scratch(lanes) as sink,
-        ):
-            for first in range(b0 * lanes, b1 * lanes, lanes):
-                now, into = x[first : first + lanes], y[first]
-                packing.pack(now, packed, 1 if apart else threads)
-
-                def some_rows(r0: int, r1: int, into: Tensor = into, images: int = now.shape[0]) -> None:
-                    arrays = (packed, filters, sparse.columns, bounds, sums)
-                    kernel(*(a.data_ptr() for a in arrays), r0, r1, chunks)
-                    unpack(sums.data_ptr(), into.data_ptr(), sink.data_ptr(), r0, r1, rows, images)
-
-                in_parallel(some_rows, parts(rows, 1 if apart else threads))
-
-    in_parallel(some_blocks, parts(blocks, threads if apart else 1))
+    if threads == 1 or blocks % threads == 0 or blocks >= 4 * threads:
+        whole = compiled(window.blocks, lanes)
+        steps = [address_of(kernel) for kernel in (packing.packer(x.shape[2:]), product, unpack)]
+        sizes = (images, channels, rows, x_image, y_image, chunks)
+        with _rooms(parts(blocks, threads), packing.floats(channels), rows * shape.sums * lanes) as rooms:
+            in_parallel(
+                whole,
+                [(*steps, *addresses(x, y), *given, *room, nothing, sink, *piece, *sizes) for room, piece in rooms],
+            )
+        return y
+    with scratch(packing.floats(channels)) as (packed,), scratch(rows * shape.sums * lanes) as (sums,):
+        for first in range(0, images, lanes):
+            now, into = x[first : first + lanes], y[first].data_ptr()
+            packing.pack(now, packed, threads)
+            pieces = parts(rows, threads)
+            in_parallel(product, [(packed, *given, sums, *piece, chunks) for piece in pieces])
+            in_parallel(unpack, [(sums, into, sink, *piece, rows, now.shape[0]) for piece in pieces])
     return y
 
 
@@ -284,16 +283,13 @@ def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: 
     # several blocks at once save reductions of lanes; too many would leave the cache
     together = max(1, min(-(-images // lanes), AT_ONCE // (of_x + of_dy)))
     threads = threads_for(gradient.numel() * height * width * lanes)
-    with scratch(together * of_x) as inputs, scratch(together * of_dy) as outputs:
+    with scratch(together * of_x) as (inputs,), scratch(together * of_dy) as (outputs,):
         for first in range(0, images, lanes * together):
             blocks = range(first, min(images, first + lanes * together), lanes)
             for i, block in enumerate(blocks):
-                packing.pack(x[block : block + lanes], inputs[i * of_x :], threads)
-                packing.pack_upstream(dy[block : block + lanes], outputs[i * of_dy :])
-
-            def work(o0: int, o1: int, blocks: int = len(blocks), fresh: bool = first == 0) -> None:
-                arrays = (inputs, outputs, adjacency.index, gradient)
-                kernel(*(a.data_ptr() for a in arrays), o0, o1, n_in, n_out, degree, blocks, fresh)
-
-            in_parallel(work, parts(n_out, threads))
+                packing.pack(x[block : block + lanes], inputs + 4 * i * of_x, threads)
+                packing.pack_upstream(dy[block : block + lanes], outputs + 4 * i * of_dy)
+            given = (inputs, outputs, *addresses(adjacency.index, gradient))
+            sizes = (n_in, n_out, degree, len(blocks), int(first == 0))
+            in_parallel(kernel, [(*given, *piece, *sizes) for piece in parts(n_out, threads)])
     return gradient

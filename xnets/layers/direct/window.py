@@ -254,6 +254,28 @@ def unpack(shape: Map, lanes: int) -> Function:
     return code
 
 
+def blocks(lanes: int) -> Function:
+    """`pack`, `product` and `unpack` one after the other, for blocks [b0, b1) of `lanes` images each.
+
+    x and y have x_image and y_image floats for each of `images`; zeros and sink are `lanes` floats.
+    """
+    code = Function(
+        "blocks",
+        ["pack", "product", "unpack", "x", "y", "filters", "columns", "bounds", "packed", "sums", "zeros", "sink"],
+        ["b0", "b1", "images", "channels", "rows", "x_image", "y_image", "chunks"],
+        lanes,
+    )
+    with code.loop("%b0", "%b1") as b:
+        first = code.mul(b, lanes)
+        now = f"i64 {code.least(lanes, code.sub('%images', first))}"
+        x, y = (f"ptr {code.at(f'%{m}', code.mul(first, f'%{m}_image'))}" for m in "xy")
+        code.emit(f"call void %pack({x}, ptr %packed, ptr %zeros, i64 0, i64 %channels, i64 %channels, {now})")
+        matrix = "ptr %filters, ptr %columns, ptr %bounds"
+        code.emit(f"call void %product(ptr %packed, {matrix}, ptr %sums, i64 0, i64 %rows, i64 %chunks)")
+        code.emit(f"call void %unpack(ptr %sums, {y}, ptr %sink, i64 0, i64 %rows, i64 %rows, {now})")
+    return code
+
+
 def _tile(code: Function, shape: Map, corner: str, start: str, stop: str, mirrored: bool,
           sums: list[Variable] | None = None) -> list[Variable]:  # fmt: skip
     """The sums of one tile over edges start ... stop, added to `sums`; `corner` is the first pixel of its source."""

@@ -1,0 +1,137 @@
+"""Threads for compiled functions, which release the GIL."""
+
+import contextlib
+import ctypes
+import functools
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from xnets.layers.direct.ir import Function
+from xnets.layers.direct.jit import compiled
+
+SMALL = 2_000_000  # multiply-adds that are done before another thread would have woken up
+TEAMS = ("libgomp", "libiomp5", "libomp")  # OpenMP's libraries
+_pools: dict[int, ThreadPoolExecutor] = {}
+_forked = False
+
+
+def _forget() -> None:
+    global _forked
+    _pools.clear()  # a forked child has none of the parent's threads, and GNU's OpenMP would wait for them
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def threads_for(work: int) -> int:
+    """How many threads `work` multiply-adds are worth."""
+    return torch.get_num_threads() if work > SMALL else 1
+
+
+def in_parallel(kernel: Callable[..., None], tasks: list[tuple[int, ...]]) -> None:
+    """kernel(*task) for each task, the first of them in this thread; kernel is what `compiled` returns.
+
+    The others are done by the OpenMP threads that torch's own operators use. These wait for work without sleeping for a
+    while after each operator, so that threads of ours beside them would have to wait for a core. Compiled code hands
+    out the tasks: whatever calls Python in another thread waits for its lock, which takes longer than many a layer.
+    """
+    if len(tasks) == 1:
+        kernel(*tasks[0])
+    elif tasks:
+        team = None if _forked else _team()
+        if team is None:
+            _by_pool(kernel, tasks)
+        else:
+            _by_team(team, kernel, tasks)
+
+
+def _by_team(team: ctypes.CDLL, kernel: Callable[..., None], tasks: list[tuple[int, ...]]) -> None:
+    numbers = len(tasks[0])
+    share = compiled(_share, numbers, address_of(team.omp_get_thread_num), address_of(team.omp_get_num_threads))
+    content = address_of(kernel), len(tasks), *itertools.chain.from_iterable(tasks)
+    data = (ctypes.c_int64 * len(content))(*content)
+    where, entry, begin, end = (
+        ctypes.addressof(data),
+        address_of(share),
+        team.GOMP_parallel_start,
+        team.GOMP_parallel_end,
+    )
+    # A signal's handler, which Python runs in the main thread, may raise between any two lines: the call itself is all
+    # that stands before `finally` applies.
+    try:
+        begin(entry, where, len(tasks))
+        share(where)
+    finally:
+        end()
+
+
+def address_of(function: Callable[..., object]) -> int:
+    """Of a compiled function."""
+    return ctypes.cast(function, ctypes.c_void_p).value
+
+
+def addresses(*tensors: Tensor) -> tuple[int, ...]:
+    """Of their first numbers; whoever asks keeps the tensors until they were used."""
+    return tuple(tensor.data_ptr() for tensor in tensors)
+
+
+def _share(numbers: int, me: int, team: int) -> Function:
+    """Of the tasks in `data`, each of so many numbers, those of this thread: OpenMP's functions at `me` and `team` tell
+    which it is, and of how many. data: the kernel, how many tasks, their numbers, all 64-bit."""
+    code = Function("share", ["data"], [], 4)
+    kernel = code.op("load ptr, ptr %data")
+    mine, all_of = (
+        code.op(f"sext i32 {code.op(f'call i32 inttoptr (i64 {address} to ptr)()')} to i64") for address in (me, team)
+    )
+    with code.loop(mine, code.load_int("%data", 1, "i64"), all_of) as i:
+        task = code.at("%data", code.add(2, code.mul(i, numbers)), "i64")
+        given = [f"i64 {code.load_int(task, n, 'i64')}" for n in range(numbers)]
+        code.emit(f"call void {kernel}({', '.join(given)})")
+    return code
+
+
+def _by_pool(kernel: Callable[..., None], tasks: list[tuple[int, ...]]) -> None:
+    if len(tasks) not in _pools:
+        _pools[len(tasks)] = ThreadPoolExecutor(len(tasks) - 1, thread_name_prefix="xnets-direct")
+    others = [_pools[len(tasks)].submit(kernel, *task) for task in tasks[1:]]
+    try:
+        kernel(*tasks[0])
+    finally:
+        wait(others)  # they write to what the caller holds
+    for other in others:
+        other.result()
+
+
+@functools.cache
+def _team() -> ctypes.CDLL | None:
+    """torch's OpenMP as it is loaded in this process; None where it is not found (macOS, Windows).
+
+    GNU's, or another that has GNU's entry points for compiled code: a parallel region from begin to end.
+    """
+    folder = Path(torch.__file__).parent.parent
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return None
+    for path in sorted({line.split(maxsplit=5)[-1] for line in lines if ".so" in line}):
+        if Path(path).name.startswith(TEAMS) and Path(path).is_relative_to(folder) and "torch" in path:
+            with contextlib.suppress(OSError, AttributeError):
+                team = ctypes.CDLL(path)
+                team.GOMP_parallel_start.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint
+                team.GOMP_parallel_start.restype = team.GOMP_parallel_end.restype = None
+                if team.omp_get_num_threads() == 1:
+                    return team
+    return None
+
+
+def parts(n: int, threads: int) -> list[tuple[int, int]]:
+    """range(n) in at most `threads` ranges of about the same length."""
+    threads = max(1, min(n, threads))
+    return [(n * i // threads, n * (i + 1) // threads) for i in range(threads)]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.drawings import NETWORK_METHODS, draw_layers, draw_networks
+from benchmarks.layers import COMPRESSIONS
 
 HERE = Path(__file__).parent
 # What was asked of the forward pass, at C = 2, 4, 8, 16; of both passes together, 0.8 of it.
@@ -13,7 +14,6 @@ TARGETS = {
     "1x1 512@14": (1.0, 2.0, 3.5, 4.8), "1x1 1024@7": (1.0, 2.0, 3.8, 6.5), "1x1 600-240@32": (1.0, 1.6, 2.8, 3.0),
     "linear 9216-4096": (1.0, 1.9, 3.5, 6.0),
 }  # fmt: skip
-COMPRESSIONS = (2, 4, 8, 16)
 PASSES = {"forward": 1.0, "forward+backward": 0.8}
 
 HEADING = (
@@ -64,19 +64,45 @@ def read(name: str) -> pd.DataFrame:
 
 def layers_table(layers: pd.DataFrame, threads: int) -> list[str]:
     """Markdown: measured ratio, what was asked, and the machine's limit."""
-    cells = layers[layers["threads"] == threads].set_index(["layer", "pass", "compression", "method"])["ratio"]
+    rows = []
+    for (layer, what), row in cells_asked_for(layers, threads).groupby(["layer", "pass"], sort=False):
+        said = []
+        for cell in row.itertuples():
+            bold = "**" if cell.reached else ""
+            said.append(f"{bold}{cell.got:.2f}{bold} ({cell.asked:.1f}; {cell.limit:.1f}, {cell.moved:.1f})")
+        rows.append([layer, what, *said])
+    return markdown(["layer", "pass", *(f"C={c}" for c in COMPRESSIONS)], rows)
+
+
+def cells_asked_for(layers: pd.DataFrame, threads: int) -> pd.DataFrame:
+    """A row for each layer, pass and C of the table: got, asked, limit and moved (the limit with the data moved)."""
+    ratios = layers[layers["threads"] == threads].set_index(["layer", "pass", "compression", "method"])["ratio"]
     rows = []
     for layer, targets in TARGETS.items():
         for what, share in PASSES.items():
-            row = []
             for c, target in zip(COMPRESSIONS, targets, strict=True):
-                methods = "direct", "limit", "limit, data moved"
-                got, limit, moved = (cells[layer, what, c, method] for method in methods)
-                met = got >= share * target
-                bold = "**" if met else ""
-                row.append(f"{bold}{got:.2f}{bold} ({share * target:.1f}; {limit:.1f}, {moved:.1f})")
-            rows.append([layer, what, *row])
-    return markdown(["layer", "pass", *(f"C={c}" for c in COMPRESSIONS)], rows)
+                got, limit, moved = (ratios[layer, what, c, m] for m in ("direct", "limit", "limit, data moved"))
+                rows.append([layer, what, c, got, share * target, limit, moved])
+    cells = pd.DataFrame(rows, columns=["layer", "pass", "compression", "got", "asked", "limit", "moved"])
+    return cells.assign(reached=cells["got"] >= cells["asked"])
+
+
+def shortfalls(layers: pd.DataFrame, threads: int) -> str:
+    """How many cells are reached, and how near to this machine's limits the others are."""
+    cells = cells_asked_for(layers, threads)
+    short = cells[~cells["reached"]]
+    beyond = short[short["asked"] > short["moved"]]
+    within = short[short["asked"] <= short["moved"]]
+    said = f"{cells['reached'].sum()} of {len(cells)} are reached."
+    for some, what in (
+        (beyond, "ask for more than the limit with the data moved, of which they have"),
+        (within, "ask for less than that limit, and have"),
+    ):
+        if len(some):
+            shares = some["got"] / (some["moved"] if some is beyond else some["asked"])
+            of = "" if some is beyond else " of what is asked"
+            said += f" {len(some)} {what} {shares.min():.0%} to {shares.max():.0%}{of}."
+    return said
 
 
 def compared_table(layers: pd.DataFrame, threads: int) -> list[str]:
@@ -143,7 +169,7 @@ def text(layers: pd.DataFrame, networks: pd.DataFrame, choice: pd.DataFrame, mem
     for threads in sorted(layers["threads"].unique()):
         parts += [f"## Layers, {threads} thread{'s' if threads > 1 else ''}", ""]
         parts += [HEADING, ""]
-        parts += [*layers_table(layers, threads), ""]
+        parts += [*layers_table(layers, threads), "", shortfalls(layers, threads), ""]
     parts += [
         REASONS,
         "## Compared, forward, 1 thread",

@@ -5,7 +5,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
@@ -38,15 +38,16 @@ def clock() -> float:
 
 
 def interleaved(
-    work: dict[str, Callable[[], object]], repeats: int, what: str | None = None, seconds: float = float("inf")
-) -> dict[str, list[float]]:
+    work: dict[Hashable, Callable[[], object]], repeats: int, what: str | None = None, seconds: float = float("inf"),
+    clock: Callable[[], float] = clock,
+) -> dict[Hashable, list[float]]:  # fmt: skip
     """Milliseconds of each piece of work in each of `repeats` rounds; one more goes first to compile and warm up.
 
     Each round has an order of its own, since what a piece leaves in the caches is the next one's luck.
 
     what: the title of a progress bar; None for none. seconds: no further round begins after them, but two are done.
     """
-    times: dict[str, list[float]] = {name: [] for name in work}
+    times: dict[Hashable, list[float]] = {name: [] for name in work}
     begun = time.monotonic()
     for repeat in tqdm(range(repeats + 1), desc=what, leave=False, disable=what is None):
         if repeat > 2 and time.monotonic() - begun > seconds:

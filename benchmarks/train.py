@@ -21,11 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
-from tqdm import tqdm
 
 from benchmarks.baselines import masked_twin
 from benchmarks.records import write_rows
-from benchmarks.timing import ratio
+from benchmarks.timing import as_trained, interleaved, ratio
 from xnets.data import PackedData, pack
 from xnets.data.batches import Batches
 from xnets.layers import kernels
@@ -131,17 +130,11 @@ def measure(name: str, data: PackedData, device: torch.device, options: argparse
     if options.compiled or device.type == "cuda":
         fused = torch.compile(trained(name, device))
         work["xnets compiled"] = steps(fused, ours(data, batch, device), "auto", True, options.steps)
-    times: dict[str, list[float]] = {loop: [] for loop in work}
-    for repeat in tqdm(range(options.repeats + 1), desc=name, leave=False):  # the first compiles and warms up
-        for loop, train in work.items():
-            started = time.perf_counter()
-            train()
-            if repeat:
-                times[loop].append(time.perf_counter() - started)
+    times = interleaved(work, options.repeats, name, clock=time.perf_counter)  # loaders are other processes
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     for loop, took in times.items():
         against = [ratio(took, [times[baseline]]) for baseline in ("plain", "authors")]
-        speed = options.steps * batch / statistics.median(took)
+        speed = 1e3 * options.steps * batch / statistics.median(took)
         numbers = [f"{v:.3f}" for r in against for v in (r.median, r.low, r.high)]
         yield [where, torch.get_num_threads(), name, batch, loop, f"{speed:.1f}", *numbers, len(took)]
 
@@ -171,6 +164,7 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="the trainer's loop by torch.compile too, on a CPU")
     parser.add_argument("--csv", type=Path, default=CSV)
     options = parser.parse_args()
+    as_trained()
     write_rows(options.csv, COLUMNS, rows(options))
 
 

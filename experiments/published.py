@@ -40,7 +40,7 @@ class Record:
 def publish(store: Store, runs: Iterable[Run], folder: Path) -> tuple[list[Path], int]:
     """Write a record into `folder` for each of `runs` that is finished and evaluated in the store.
 
-    Returns the files that are new or changed, and how many stood there already. Raises XNetsError for damage in the
+    Returns the files that are new, and how many stood there already. Raises XNetsError for damage in the
     store, and for a run that is published with another result: delete that record if it is to be replaced.
     """
     new, known = [], 0

@@ -1,4 +1,4 @@
-"""docs/published/: what the published runs say, as figures and a table of the paper's claims."""
+"""docs/published/: what the published runs say: the paper's claims and rows, figures of studies, runs trained again."""
 
 import importlib
 from dataclasses import asdict

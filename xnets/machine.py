@@ -1,4 +1,7 @@
-"""What this machine is, as far as a result or a time depends on it. Needs no torch."""
+"""What this machine is, as far as a result or a time depends on it, and how training takes its memory.
+
+Needs no torch.
+"""
 
 import functools
 import os

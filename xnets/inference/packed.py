@@ -27,7 +27,7 @@ class Pack(Step):
     def run(self, c: Context) -> None:
         """See Step."""
         x, place = c.values[self.takes[0]].contiguous(), self.writes
-        kernel = compiled(blocked.pack, c.lanes, False)
+        kernel = compiled(blocked.pack, c.lanes)
         sizes = _sizes(place)
         for block in range(c.blocks):
             now = x[block * c.lanes : (block + 1) * c.lanes]

@@ -75,7 +75,7 @@ def large_pages(floats: int) -> Tensor:
     """Zeros, in pages of 2 MiB where the system has them: rows of a tile are far apart, each in a page of its own."""
     if floats < 2**20 or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.zeros(floats, **FLOATS)
-    memory = mmap.mmap(-1, 4 * floats)
+    memory = mmap.mmap(-1, 4 * floats, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # a forked child has its own
     with contextlib.suppress(OSError):  # a kernel without them
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.float32, count=floats)
@@ -109,5 +109,5 @@ class Context:
     def scratch(self, thread: int, floats: int) -> Tensor:
         """Memory of one thread; what was in it may be gone."""
         if thread not in self._scratch or self._scratch[thread].numel() < floats:
-            self._scratch[thread] = large_pages(max(floats, 2**19))
+            self._scratch[thread] = large_pages(floats)
         return self._scratch[thread]

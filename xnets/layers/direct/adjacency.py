@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from xnets.layers.direct.scratch import ForkedLock
+from xnets.layers.direct.forked import ForkedLock
 
 AT_ONCE = 2**16  # edges that are grouped at a time
 

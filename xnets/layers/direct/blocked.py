@@ -232,8 +232,8 @@ def _edge(code: Function, sums: list[Variable], plane: str, taps: list[str], siz
 # --- everything else ---
 
 
-def pack(lanes: int, relu: bool) -> Function:
-    """x (images, channels, pixels) -> packed (channels, step, lanes), for channels [c0, c1); ReLU on the way."""
+def pack(lanes: int) -> Function:
+    """x (images, channels, pixels) -> packed (channels, step, lanes), for channels [c0, c1)."""
     code = Function("pack", ["x", "packed", "zeros"], ["c0", "c1", "channels", "pixels", "step", "images"], lanes)
     alive, offsets, whole, rest = _images_of(code)
     mask = code.mask(rest)
@@ -242,8 +242,7 @@ def pack(lanes: int, relu: bool) -> Function:
         rows = []
         for i in range(lanes):
             here = code.pick(alive[i], code.at(source, offsets[i]), "%zeros")
-            vector = code.load_first(here, mask) if masked else code.load(here)
-            rows.append(_positive(code, vector) if relu else vector)
+            rows.append(code.load_first(here, mask) if masked else code.load(here))
         return code.transpose(rows)
 
     with code.loop("%c0", "%c1") as c:

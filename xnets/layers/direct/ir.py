@@ -130,12 +130,6 @@ class Function:
         found = self.op(f"load {kind}, ptr {self.at(pointer, index, kind)}")
         return found if kind == "i64" else self.op(f"zext nneg {kind} {found} to i64")
 
-    def array(self, floats: int) -> str:
-        """Room on the stack, aligned to a cache line."""
-        slot = f"%s{self.fresh()}"
-        self.slots.append(f"  {slot} = alloca [{floats} x float], align 64")
-        return slot
-
     # --- vectors ---
 
     def zero(self) -> Variable:

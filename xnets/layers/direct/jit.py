@@ -5,8 +5,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from xnets.layers.direct.forked import ForkedLock
 from xnets.layers.direct.ir import Function
-from xnets.layers.direct.scratch import ForkedLock
 
 _lock = ForkedLock()
 _kept: list[Any] = []  # engines own the machine code, so they live as long as the process

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from xnets.layers.direct import norms
 from xnets.layers.direct.jit import compiled, vector_width
+from xnets.layers.direct.run import CACHE
 from xnets.layers.direct.scratch import scratch
 from xnets.layers.direct.threads import addresses, in_parallel, parts, threads_for
 
-CACHE = 128 * 1024  # floats of a block of channels that shall stay in the second-level cache: half of its 1 MiB
 Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 

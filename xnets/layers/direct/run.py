@@ -170,19 +170,19 @@ class Packing(NamedTuple):
         border = 0 if self.shape.inset else self.shape.border
         return compiled(window.pack, *size, border, border, *self.shape.padded, self.lanes)
 
-    def pack(self, x: Tensor, into: int, threads: int) -> None:
-        """x (images, C, H, W), at most `lanes` images, -> (C, *shape.padded, lanes); by at most so many threads."""
-        self._pack(self.packer(x.shape[2:]), x, into, math.prod(self.shape.padded), threads)
+    def pack(self, x: Tensor, into: int) -> None:
+        """x (images, C, H, W), at most `lanes` images, -> (C, *shape.padded, lanes)."""
+        self._pack(self.packer(x.shape[2:]), x, into, math.prod(self.shape.padded))
 
     def pack_upstream(self, dy: Tensor, into: int) -> None:
         """dy (images, C, H, W), the gradient of the product, -> (C, height, columns, lanes)."""
         high, wide = self.shape.height, self.shape.columns
         kernel = compiled(window.pack, *dy.shape[2:], 0, 0, high, wide, self.lanes)
-        self._pack(kernel, dy, into, high * wide, torch.get_num_threads())
+        self._pack(kernel, dy, into, high * wide)
 
-    def _pack(self, kernel: Callable[..., None], x: Tensor, into: int, vectors: int, threads: int) -> None:
+    def _pack(self, kernel: Callable[..., None], x: Tensor, into: int, vectors: int) -> None:
         (images, channels), zeros = x.shape[:2], x.new_zeros(self.lanes)
-        pieces = parts(channels, min(threads, threads_for(channels * vectors * self.lanes * 4)))
+        pieces = parts(channels, threads_for(channels * vectors * self.lanes * 4))
         in_parallel(kernel, [(*addresses(x), into, *addresses(zeros), *piece, channels, images) for piece in pieces])
 
     def floats(self, channels: int) -> int:
@@ -251,7 +251,7 @@ def _windows(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, 
     given = addresses(filters, sparse.columns, bounds)
     # whole blocks to each thread where that is even: nobody waits for anybody, and what one packs it has near
     if threads == 1 or blocks % threads == 0 or blocks >= 4 * threads:
-        whole = compiled(window.blocks, lanes)
+        whole = compiled(window.whole_blocks, lanes)
         steps = [address_of(kernel) for kernel in (packing.packer(x.shape[2:]), product, unpack)]
         sizes = (images, channels, rows, x_image, y_image, chunks)
         with _rooms(parts(blocks, threads), packing.floats(channels), rows * shape.sums * lanes) as rooms:
@@ -263,7 +263,7 @@ def _windows(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, 
     with scratch(packing.floats(channels)) as (packed,), scratch(rows * shape.sums * lanes) as (sums,):
         for first in range(0, images, lanes):
             now, into = x[first : first + lanes], y[first].data_ptr()
-            packing.pack(now, packed, threads)
+            packing.pack(now, packed)
             pieces = parts(rows, threads)
             in_parallel(product, [(packed, *given, sums, *piece, chunks) for piece in pieces])
             in_parallel(unpack, [(sums, into, sink, *piece, rows, now.shape[0]) for piece in pieces])
@@ -287,7 +287,7 @@ def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: 
         for first in range(0, images, lanes * together):
             blocks = range(first, min(images, first + lanes * together), lanes)
             for i, block in enumerate(blocks):
-                packing.pack(x[block : block + lanes], inputs + 4 * i * of_x, threads)
+                packing.pack(x[block : block + lanes], inputs + 4 * i * of_x)
                 packing.pack_upstream(dy[block : block + lanes], outputs + 4 * i * of_dy)
             given = (inputs, outputs, *addresses(adjacency.index, gradient))
             sizes = (n_in, n_out, degree, len(blocks), int(first == 0))

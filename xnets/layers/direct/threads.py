@@ -57,19 +57,7 @@ def _by_team(team: ctypes.CDLL, kernel: Callable[..., None], tasks: list[tuple[i
     share = compiled(_share, numbers, address_of(team.omp_get_thread_num), address_of(team.omp_get_num_threads))
     content = address_of(kernel), len(tasks), *itertools.chain.from_iterable(tasks)
     data = (ctypes.c_int64 * len(content))(*content)
-    where, entry, begin, end = (
-        ctypes.addressof(data),
-        address_of(share),
-        team.GOMP_parallel_start,
-        team.GOMP_parallel_end,
-    )
-    # A signal's handler, which Python runs in the main thread, may raise between any two lines: the call itself is all
-    # that stands before `finally` applies.
-    try:
-        begin(entry, where, len(tasks))
-        share(where)
-    finally:
-        end()
+    team.GOMP_parallel(address_of(share), ctypes.addressof(data), len(tasks), 0)  # begins, does its share, and ends
 
 
 def address_of(function: Callable[..., object]) -> int:
@@ -100,8 +88,10 @@ def _share(numbers: int, me: int, team: int) -> Function:
 def _by_pool(kernel: Callable[..., None], tasks: list[tuple[int, ...]]) -> None:
     if len(tasks) not in _pools:
         _pools[len(tasks)] = ThreadPoolExecutor(len(tasks) - 1, thread_name_prefix="xnets-direct")
-    others = [_pools[len(tasks)].submit(kernel, *task) for task in tasks[1:]]
+    others = []
     try:
+        for task in tasks[1:]:
+            others.append(_pools[len(tasks)].submit(kernel, *task))
         kernel(*tasks[0])
     finally:
         wait(others)  # they write to what the caller holds
@@ -113,7 +103,7 @@ def _by_pool(kernel: Callable[..., None], tasks: list[tuple[int, ...]]) -> None:
 def _team() -> ctypes.CDLL | None:
     """torch's OpenMP as it is loaded in this process; None where it is not found (macOS, Windows).
 
-    GNU's, or another that has GNU's entry points for compiled code: a parallel region from begin to end.
+    GNU's, or another that has GNU's entry point for compiled code, a parallel region.
     """
     folder = Path(torch.__file__).parent.parent
     try:
@@ -121,11 +111,12 @@ def _team() -> ctypes.CDLL | None:
     except OSError:
         return None
     for path in sorted({line.split(maxsplit=5)[-1] for line in lines if ".so" in line}):
-        if Path(path).name.startswith(TEAMS) and Path(path).is_relative_to(folder) and "torch" in path:
+        mine = Path(path).is_relative_to(folder) and Path(path).relative_to(folder).parts[0] in ("torch", "torch.libs")
+        if mine and Path(path).name.startswith(TEAMS):
             with contextlib.suppress(OSError, AttributeError):
                 team = ctypes.CDLL(path)
-                team.GOMP_parallel_start.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint
-                team.GOMP_parallel_start.restype = team.GOMP_parallel_end.restype = None
+                team.GOMP_parallel.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint
+                team.GOMP_parallel.restype = None
                 if team.omp_get_num_threads() == 1:
                     return team
     return None

@@ -254,13 +254,14 @@ def unpack(shape: Map, lanes: int) -> Function:
     return code
 
 
-def blocks(lanes: int) -> Function:
+def whole_blocks(lanes: int) -> Function:
     """`pack`, `product` and `unpack` one after the other, for blocks [b0, b1) of `lanes` images each.
 
-    x and y have x_image and y_image floats for each of `images`; zeros and sink are `lanes` floats.
+    x and y have x_image and y_image floats for each of `images`; zeros and sink are `lanes` floats. All threads share
+    the sink, which nobody reads.
     """
     code = Function(
-        "blocks",
+        "whole_blocks",
         ["pack", "product", "unpack", "x", "y", "filters", "columns", "bounds", "packed", "sums", "zeros", "sink"],
         ["b0", "b1", "images", "channels", "rows", "x_image", "y_image", "chunks"],
         lanes,
@@ -277,10 +278,9 @@ def blocks(lanes: int) -> Function:
 
 
 def _tile(code: Function, shape: Map, corner: str, start: str, stop: str, mirrored: bool,
-          sums: list[Variable] | None = None) -> list[Variable]:  # fmt: skip
+          sums: list[Variable]) -> None:  # fmt: skip
     """The sums of one tile over edges start ... stop, added to `sums`; `corner` is the first pixel of its source."""
     tall, wide = shape.padded
-    sums = sums or [code.zero() for _ in range(shape.tall * shape.wide)]
     with code.loop(start, stop) as e:
         plane = code.at(corner, code.mul(code.load_int("%columns", e), tall * wide * code.width))
         filters = code.at("%weights", code.mul(e, 9))
@@ -295,7 +295,6 @@ def _tile(code: Function, shape: Map, corner: str, start: str, stop: str, mirror
                     if 0 <= row < shape.tall and 0 <= column < shape.wide:
                         s = sums[row * shape.wide + column]
                         s.set(code.fma(pixel, tap, s.get()))
-    return sums
 
 
 def weight_gradient(shape: Map, lanes: int) -> Function:

@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # make CLUSTER=no test: do not install Debian's SLURM; the tests that need it are skipped where it is missing.
 CLUSTER ?= yes
 
-.PHONY: setup repro test test-fast lock bench bench-train bench-demo bench-slurm snapshot theory
+.PHONY: setup repro test test-fast lock bench bench-train bench-demo bench-slurm snapshot published theory
 
 setup: $(INSTALLED)
 
@@ -51,7 +51,8 @@ lock: setup
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras pyproject.toml -o requirements.lock
 
-# Time the kernels, whole networks and their memory on a quiet machine (about an hour): writes benchmarks/*.csv and kernels.md.
+# Time the kernels, whole networks and their memory on a quiet machine (about an hour): writes benchmarks/*.csv and
+# kernels.md; benchmarks/reasons.md and conditions.txt are then yours to write anew.
 bench: setup
 	$(BIN)/python -m benchmarks.layers
 	$(BIN)/python -m benchmarks.choice
@@ -76,6 +77,10 @@ snapshot: setup
 	mkdir -p docs/demo/studies
 	cp results/demo/tables/all.md results/demo/figures/*.png docs/demo/
 	cp results/demo/studies/*.md results/demo/studies/*.png results/demo/studies/*.csv docs/demo/studies/
+
+# What published/ says: claims, rows, coverage and figures of studies, in docs/published.
+published: setup
+	$(BIN)/python -m paper_figures published
 
 # Measure what the paper says of graphs, in full (some 20 minutes of one core), and draw it: docs/theory.
 theory: setup

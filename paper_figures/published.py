@@ -22,7 +22,7 @@ from paper_figures.studies import epochs
 from paper_figures.studies.frames import face, study_frame
 from xnets.files import write_text
 
-MADE_BY = "Written by `python -m paper_figures published` from published/ and experiments/claims.yaml."
+MADE_BY = "Written by `make published` from published/ and experiments/claims.yaml."
 
 
 def write_published(settings: Settings, folder: Path) -> None:

@@ -95,6 +95,19 @@ def test_pictures_and_links_exist(repository, page):
         assert (repository / page).parent.joinpath(target).exists(), target
 
 
+def test_the_readmes_coverage_is_that_of_the_published_runs(repository):
+    page = (repository / "docs" / "published" / "all.md").read_text()
+    scales = {part.split(":")[0]: part for part in page.split("## Scale ")[1:]}
+    names = {"groups or expanders, for Fig. 3 and Table 5": "groups-or-expanders"}
+    rows = re.findall(r"^\| (.+?) \| (\d+ of \d+) \| (?:\((\S+)\) )?(\d+ of \d+) \|$",
+                      (repository / "README.md").read_text(), flags=re.M)  # fmt: skip
+    assert len(rows) == 5
+    for name, short, other, at_full in rows:
+        item = names.get(name, name.lower().replace("fig.", "figure").replace(" ", ""))
+        assert f"- {item}: {short} runs" in scales["cifar-short"]
+        assert f"- {item}: {at_full} runs" in scales[other or "cifar"]
+
+
 def test_ci_runs_the_readmes_test_command(repository):
     lines = [line for line in (repository / ".ci" / "run").read_text().splitlines() if not line.startswith("#")]
     assert lines == ["set -eu", 'cd "$(dirname "$0")/.."', "make test"]

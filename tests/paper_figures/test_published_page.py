@@ -59,6 +59,13 @@ def test_the_page_says_what_is_there(partly, tmp_path):
         assert (tmp_path / "page" / f"cifar-short-groups-or-expanders-{kind}.png").stat().st_size > 10_000
 
 
+def test_the_committed_page_is_that_of_the_published_runs(repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(repository)
+    assert main(["published", "--to", str(tmp_path)]) == 0
+    for name in ("all.md", "claims.csv"):
+        assert (tmp_path / name).read_text() == (repository / "docs" / "published" / name).read_text(), "make published"
+
+
 def test_nothing_published(own, tmp_path):
     assert main(["published", "--to", "page"]) == 0
     page = (tmp_path / "page" / "all.md").read_text()

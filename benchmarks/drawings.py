@@ -51,6 +51,8 @@ def draw_networks(networks: pd.DataFrame, path: Path) -> None:
     shown = networks[networks["threads"] == 1]
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
     names = list(dict.fromkeys(shown["network"]))
+    kinds = list(dict.fromkeys(m.replace("inference", "training") for ms in NETWORK_METHODS.values() for m in ms))
+    colours = dict(zip(kinds, sns.color_palette(n_colors=len(kinds)), strict=True))  # the same on both sides
     for axes, (what, methods) in zip(panels, NETWORK_METHODS.items(), strict=True):
         mine = shown[shown["pass"] == what]
         present = [m for m in methods if m in set(mine["method"])]
@@ -59,7 +61,13 @@ def draw_networks(networks: pd.DataFrame, path: Path) -> None:
             places = [names.index(n) + (i - len(present) / 2 + 0.5) * 0.8 / len(present) for n in rows.index]
             spread = [rows["to_dense"] - rows["to_dense_low"], rows["to_dense_high"] - rows["to_dense"]]
             axes.barh(
-                places, rows["to_dense"], 0.8 / len(present), xerr=spread, label=method, error_kw={"linewidth": 0.7}
+                places,
+                rows["to_dense"],
+                0.8 / len(present),
+                xerr=spread,
+                label=method,
+                error_kw={"linewidth": 0.7},
+                color=colours[method.replace("inference", "training")],
             )
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set_title(what)

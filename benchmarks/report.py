@@ -16,42 +16,14 @@ TARGETS = {
 }  # fmt: skip
 PASSES = {"forward": 1.0, "forward+backward": 0.8}
 
+LIMIT = (
+    "`limit`: the X-Net's multiply-adds at this machine's peak, and in training all else (norms, pooling, the loss, "
+    "the update, Python) as it was measured in the X-Net's fastest form."
+)
 HEADING = (
     "Times as fast as dense (asked for; the limit that this machine's peak sets, and what of it is left once the data "
     "are moved: all but the edges as measured with one edge for each output). Bold: reached."
 )
-REASONS = """\
-Where a ratio falls short of what was asked (figures not in bold):
-
-- The dense layer is oneDNN's or MKL's, which run close to this machine's peak of multiply-adds, so that C times is
-  out of reach by as much as anything but multiply-adds costs; the third number is that limit. On 4x4 maps it counts
-  only the taps that fall on the map.
-- 3x3: what is left between the measured ratio and the limit is packing images into vectors, writing the result back
-  and the page faults of a fresh output; the more C, the larger that share.
-- 1x1 and linear: an edge is one vector loaded and multiplied, and loads from the second-level cache are fewer a cycle
-  than multiply-adds. Outputs that share inputs (`block`, and groups) load less: that is what they gain.
-- Whole X-VGG16: three convolutions that its configuration leaves dense, norms and pooling take the larger part of the
-  time that is left, whatever the sparse layers take.
-- Layers for which `auto` is slower than torch's dense layer are small ones: its dense kernel and its measurement are
-  of condensed weights, which must be laid out as dense ones in each pass.
-- A training step needs more memory than the dense one's where the table below says so (the small X-DenseNet, X-ResNet
-  at C = 2, X-MobileNet at C = 2 and 4): scratch, the graphs sorted both ways and the compiled code outweigh the
-  weights that are saved.
-- 2 threads: dense layers come near twice their speed, ours do not, and the faster a layer, the less. Of what is
-  known, the page faults of fresh outputs weigh most (where outputs are large; MALLOC_TRIM_THRESHOLD_ and
-  MALLOC_MMAP_THRESHOLD_ set high give that share back, to dense layers too), then Python's share of each call and
-  memory shared by the cores.
-- Group convolutions on 3x3: a group is a small dense convolution, which packs its images once and reads its inputs in
-  order; an exact random graph reads them where the graph says. 1x1: the same, and `block` gains most of it.
-- X- against G-MobileNet: most of their time goes into depthwise convolutions, norms and ReLU, which both have. The
-  rest favours groups up to g = 4, and at any g in inference; in training X- is level or ahead at g = 8 and 16 with 1
-  thread.
-- X-DenseNet-BC-2-40-24 and X-MobileNet-0.5-2 in training with 2 threads are no faster than dense: many small layers,
-  half of whose edges are left, and the 2 threads as above. `for_inference` chose plans there that were no better than
-  `auto`.
-- bf16: direct kernels compute in float32, since this CPU's bf16 products take pairs of neighbouring inputs, which
-  random edges do not have; they save memory, not time.
-"""
 
 
 def read(name: str) -> pd.DataFrame:
@@ -171,7 +143,7 @@ def text(layers: pd.DataFrame, networks: pd.DataFrame, choice: pd.DataFrame, mem
         parts += [HEADING, ""]
         parts += [*layers_table(layers, threads), "", shortfalls(layers, threads), ""]
     parts += [
-        REASONS,
+        (HERE / "reasons.md").read_text(),
         "## Compared, forward, 1 thread",
         "",
         *compared_table(layers, 1),
@@ -181,7 +153,7 @@ def text(layers: pd.DataFrame, networks: pd.DataFrame, choice: pd.DataFrame, mem
     ]
     parts += ["## The automatic choice, layer by layer", ""]
     parts += ["`auto` in NCHW against the faster of dense and masked, 1 thread.", "", *choice_table(choice), ""]
-    parts += ["## Networks", "", "In brackets the quartiles.", "", *networks_table(networks), ""]
+    parts += ["## Networks", "", f"In brackets the quartiles. {LIMIT}", "", *networks_table(networks), ""]
     parts += ["![networks](networks.png)", "", "## Memory of training", "", *memory_table(memory), ""]
     return "\n".join(parts)
 

@@ -246,7 +246,8 @@ def _windows(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, 
     filters = sparse.sorted(weight.view(-1, 9))
     threads = threads_for(weight.numel() * size[0] * size[1] * lanes)
     blocks = -(-images // lanes)
-    x_image, y_image, zeros = x[0].numel(), y[0].numel(), x.new_zeros(2 * lanes)
+    x_image, y_image = (math.prod(t.shape[1:]) for t in (x, y))
+    zeros = x.new_zeros(2 * lanes)
     nothing, sink = zeros.data_ptr(), zeros[lanes:].data_ptr()
     given = addresses(filters, sparse.columns, bounds)
     # whole blocks to each thread where that is even: nobody waits for anybody, and what one packs it has near

@@ -103,7 +103,7 @@ def _check_rest(path: Path) -> None:
             with path.open("rb") as raw:
                 begins, _, ends = raw.read(len(GZIP_HEADER)), raw.seek(-4, 2), raw.read()
             if begins != GZIP_HEADER or ends != struct.pack("<I", file.tell() % 2**32):  # the length ends it
-                raise bad(path, "is damaged at its beginning or its end")
+                raise bad(path, "is damaged at its beginning or its end, or was not packed here")
             return
         members = list(tar)
         gaps = [(member.offset_data + member.size, -member.size % tarfile.BLOCKSIZE) for member in members]

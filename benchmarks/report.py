@@ -21,8 +21,9 @@ LIMIT = (
     "the update, Python) as it was measured in the X-Net's fastest form."
 )
 HEADING = (
-    "Times as fast as dense (asked for; the limit that this machine's peak sets, and what of it is left once the data "
-    "are moved: all but the edges as measured with one edge for each output). Bold: reached."
+    "Times as fast as dense (asked for; the limit that this machine's peak sets, and about what is left of it once the "
+    "data are moved: the other edges at the peak, all else as long as it takes our kernels with one edge for each "
+    "output; an estimate, which some layers beat). Bold: reached."
 )
 
 
@@ -67,8 +68,8 @@ def shortfalls(layers: pd.DataFrame, threads: int) -> str:
     within = short[short["asked"] <= short["moved"]]
     said = f"{cells['reached'].sum()} of {len(cells)} are reached."
     for some, what in (
-        (beyond, "ask for more than the limit with the data moved, of which they have"),
-        (within, "ask for less than that limit, and have"),
+        (beyond, "ask for more than what is left with the data moved, of which they have"),
+        (within, "ask for less than that, and have"),
     ):
         if len(some):
             shares = some["got"] / (some["moved"] if some is beyond else some["asked"])

@@ -141,7 +141,6 @@ def measure(name: str, data: PackedData, device: torch.device, options: argparse
 
 def rows(options: argparse.Namespace) -> Iterator[list]:
     """Of the csv, each as it is measured."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     draws = np.random.default_rng(0)
@@ -149,9 +148,10 @@ def rows(options: argparse.Namespace) -> Iterator[list]:
     with tempfile.TemporaryDirectory() as folder:
         data = pack(Path(folder), "made-up", {"train": made_up, "test": made_up[:500]}, list("0123456789"))
         for name in options.networks:
-            for row in measure(name, data, device, options):
-                print(*row, sep="  ", flush=True)
-                yield row
+            for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+                for row in measure(name, data, torch.device(device), options):
+                    print(*row, sep="  ", flush=True)
+                    yield row
 
 
 def main() -> None:

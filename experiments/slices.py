@@ -21,7 +21,7 @@ from experiments.store import Store
 from xnets.errors import XNetsError
 from xnets.training import Run
 
-BUNDLE = "campaign.tar"
+STEM = "campaign"
 LOOK_EVERY = 2.0  # seconds, for new checkpoints
 Say = Callable[[str], None]
 
@@ -59,7 +59,7 @@ def run_slice(
         settings: store, data, workers and kernel, as in params.yaml.
         entries: of read_campaign.
         minutes: of all of it.
-        out: the folder for the bundles, campaign-1.tar, ...
+        out: the folder for the bundles, campaign-a-1.tar, ...
         say: told of each event in words.
         reserve: seconds kept for writing and packing checkpoints.
         max_mib, max_files: of the bundles; what does not fit is left out, and said.
@@ -116,7 +116,7 @@ def run_slice(
 
 def _check_taken_in(store: Store, out: Path) -> None:
     """Raise XNetsError if `out`, whose bundles will be replaced, has a run that the store knows nothing of."""
-    with joined(sorted(out.glob(f"{Path(BUNDLE).stem}-*")), out) as bundles:
+    with joined(sorted(out.glob(f"{STEM}-*")), out) as bundles:
         for packed in (packed for path in bundles for packed in check_bundle(path)):
             begun = (store.folder(packed.run) / "checkpoint.pt").exists()
             if not store.is_done(packed.run) and (packed.finished or not begun):
@@ -127,12 +127,15 @@ def _check_taken_in(store: Store, out: Path) -> None:
 
 
 def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: int, live: bool) -> Exported:
-    """Bundles of everything there is. Those of an earlier packing go."""
-    with folder_in(out) as room:  # all of them are there before the first takes the place of an old one
+    """Bundles of everything there is. Those of an earlier packing go, once all of these are there: whoever is killed in
+    between has both."""
+    letter = next(a for a in "abc" if not any(out.glob(f"{STEM}-{a}-*")))
+    with folder_in(out) as room:
+        target = Path(room) / f"{STEM}-{letter}.tar"
         for attempt in range(3):
             try:
                 done = export_runs(
-                    store, Path(room) / BUNDLE, runs, unfinished=True, max_mib=max_mib, max_files=max_files, live=live
+                    store, target, runs, unfinished=True, max_mib=max_mib, max_files=max_files, live=live
                 )
             except NothingToExport as error:
                 return Exported(left_out=error.left_out)
@@ -142,7 +145,7 @@ def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: i
             else:
                 break
         done.files = [path.replace(out / path.name) for path in done.files]
-    for old in out.glob(f"{Path(BUNDLE).stem}-*"):
+    for old in out.glob(f"{STEM}-*"):
         if old not in done.files:
             old.unlink()
     return done

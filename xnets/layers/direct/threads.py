@@ -6,7 +6,7 @@ import functools
 import itertools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import torch
@@ -94,9 +94,21 @@ def _by_pool(kernel: Callable[..., None], tasks: list[tuple[int, ...]]) -> None:
             others.append(_pools[len(tasks)].submit(kernel, *task))
         kernel(*tasks[0])
     finally:
-        wait(others)  # they write to what the caller holds
+        _wait_for(others)
     for other in others:
         other.result()
+
+
+def _wait_for(others: list[Future]) -> None:
+    """Until all are done, whatever a signal's handler raises meanwhile: they write to what the caller holds."""
+    raised = None
+    while not all(other.done() for other in others):
+        try:
+            wait(others)
+        except BaseException as error:
+            raised = error
+    if raised is not None:
+        raise raised
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import pandas as pd
 import seaborn as sns
 
 SHOWN = ["direct", "direct, block 4", "grouped", "masked", "MKL CSR", "limit"]
+TIMES = (0.5, 1, 2, 4, 8, 16, 32)
 NETWORK_METHODS = {
     "training step": [
         "X, for_training",
@@ -49,7 +50,7 @@ def draw_layers(layers: pd.DataFrame, order: list[str], path: Path) -> None:
 def draw_networks(networks: pd.DataFrame, path: Path) -> None:
     """Ratio to the dense twin; one thread, quartiles as whiskers."""
     shown = networks[networks["threads"] == 1]
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
+    figure, panels = plt.subplots(1, 2, figsize=(11, 7.5), sharey=True)
     names = list(dict.fromkeys(shown["network"]))
     kinds = list(dict.fromkeys(m.replace("inference", "training") for ms in NETWORK_METHODS.values() for m in ms))
     colours = dict(zip(kinds, sns.color_palette(n_colors=len(kinds)), strict=True))  # the same on both sides
@@ -71,9 +72,12 @@ def draw_networks(networks: pd.DataFrame, path: Path) -> None:
             )
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set_title(what)
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(0.5, 40)
+        axes.set_xticks(TIMES, [str(n) for n in TIMES])
         axes.set_xlabel("times as fast as the dense network")
         axes.set_yticks(range(len(names)), names)
-        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=3)
     panels[0].invert_yaxis()
     figure.suptitle(f"Whole networks, fp32, one thread of {shown['machine'].iloc[0]}")
     figure.tight_layout()

@@ -1,6 +1,8 @@
 """A slice of a campaign: minutes at a time, on machines that keep nothing."""
 
 import contextlib
+import re
+import shutil
 import signal
 import threading
 import time
@@ -22,6 +24,7 @@ from xnets.errors import XNetsError
 from xnets.training import Run
 
 STEM = "campaign"
+NUMBERED = re.compile(rf"{STEM}-(?P<number>[0-9]+)-")
 LOOK_EVERY = 2.0  # seconds, for new checkpoints
 Say = Callable[[str], None]
 
@@ -59,7 +62,7 @@ def run_slice(
         settings: store, data, workers and kernel, as in params.yaml.
         entries: of read_campaign.
         minutes: of all of it.
-        out: the folder for the bundles, campaign-a-1.tar, ...
+        out: the folder for the bundles, campaign-1-1.tar, ...
         say: told of each event in words.
         reserve: seconds kept for writing and packing checkpoints.
         max_mib, max_files: of the bundles; what does not fit is left out, and said.
@@ -70,7 +73,8 @@ def run_slice(
     """
     deadline = time.monotonic() + 60 * minutes - reserve
     with folder_in(out):  # a folder that takes no bundles is better known now than after all the minutes
-        pass
+        for left in out.glob(".bundle-*"):  # by a slice that was killed, or the one just made
+            shutil.rmtree(left, ignore_errors=True)
     store, plans = Store(settings.store), plans_of(settings, entries)
     _check_taken_in(store, out)
     missing = prepare(settings, plans, entries, say)
@@ -127,11 +131,11 @@ def _check_taken_in(store: Store, out: Path) -> None:
 
 
 def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: int, live: bool) -> Exported:
-    """Bundles of everything there is. Those of an earlier packing go, once all of these are there: whoever is killed in
-    between has both."""
-    letter = next(a for a in "abc" if not any(out.glob(f"{STEM}-{a}-*")))
+    """Bundles of everything there is, campaign-<number of the packing>-1.tar, ... Those of an earlier packing go, once
+    all of these are there: whoever is killed in between has all of one of them."""
+    numbers = [int(found["number"]) for path in out.glob(f"{STEM}-*") if (found := NUMBERED.match(path.name))]
     with folder_in(out) as room:
-        target = Path(room) / f"{STEM}-{letter}.tar"
+        target = Path(room) / f"{STEM}-{1 + max(numbers, default=0)}.tar"
         for attempt in range(3):
             try:
                 done = export_runs(

@@ -17,6 +17,7 @@ from xnets.errors import CannotWrite, XNetsError
 from xnets.files import write_atomically
 
 VOLUME = re.compile(r"(?P<bundle>.+)\.(?P<own>[0-9a-f]{8})\.(?P<place>[0-9]+)of(?P<count>[0-9]+)")
+PACKING = re.compile(r"(?P<stem>.+-)(?P<number>[0-9]+)-[0-9]+(\.[a-z]+)+")  # campaign-7-3.tar
 CHUNK = 2**20
 
 
@@ -48,8 +49,9 @@ def write_volumes(target: Path, write: Callable[[IO[bytes]], None], most: int) -
 def joined(paths: list[Path], room: Path) -> Iterator[list[Path]]:
     """The bundles that these files are, whole; volumes are joined in a folder in `room` that is gone afterwards.
 
-    Some volumes of a bundle whose name another one has, all of it, are left out: they are what was left of replacing
-    the one by the other. Raises XNetsError for a volume that is not among them or cannot be read, and a full disk.
+    Some volumes of a bundle are left out if another has its name, all of it, or is of another packing of its campaign:
+    they are what was left of replacing the one by the other. Raises XNetsError for a volume that is not among them or
+    cannot be read, and a full disk.
     """
     whole, cut_up = [], {}
     for path in paths:
@@ -61,7 +63,8 @@ def joined(paths: list[Path], room: Path) -> Iterator[list[Path]]:
             cut_up.setdefault(bundle, {})[int(found["place"])] = path
     complete = {bundle: volumes for bundle, volumes in cut_up.items() if len(volumes) == bundle[2]}
     for (path, own, count), volumes in cut_up.items():
-        if not any(path == other for other, _, _ in complete):
+        replaced = [other for other, _, _ in complete] + whole
+        if not any(path == other or _is_another_packing(path, other) for other in replaced):
             missing = [f"{own}.{place}of{count}" for place in range(1, count + 1) if place not in volumes]
             raise XNetsError(f"{path} is cut into {count} files: name {', '.join(missing)} too, or none of them.")
     with folder_in(room) if complete else contextlib.nullcontext() as folder:
@@ -78,6 +81,11 @@ def joined(paths: list[Path], room: Path) -> Iterator[list[Path]]:
             for here, named in names.items():
                 said = said.replace(here, named)
             raise type(error)(said) from None
+
+
+def _is_another_packing(path: Path, other: Path) -> bool:
+    one, two = PACKING.fullmatch(path.name), PACKING.fullmatch(other.name)
+    return bool(one and two and one["stem"] == two["stem"] and one["number"] != two["number"])
 
 
 def folder_in(room: Path) -> tempfile.TemporaryDirectory:

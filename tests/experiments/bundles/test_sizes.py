@@ -2,10 +2,12 @@
 
 import os
 import random
+from pathlib import Path
 
 import pytest
 import torch
 
+from experiments import slices
 from experiments.bundles import volumes
 from experiments.bundles.exporting import export_runs
 from experiments.bundles.format import check_bundle
@@ -128,3 +130,39 @@ def test_volumes_half_replaced_are_the_old_bundle(tmp_path, there, here, monkeyp
     assert sum("of3" in path.name for path in left) == 3, "what was left of the kill is gone"
     import_bundles(here, left)
     assert len(here.history(RUNS[1])) == 2
+
+
+@pytest.mark.parametrize("killed_at", range(6))
+def test_a_packing_half_replaced_by_the_next_one_is_imported(tmp_path, there, here, monkeypatch, killed_at):
+    """A slice that is killed between any two files leaves all of one packing, and import takes it."""
+    (there.folder(RUNS[1]) / "result.json").unlink()
+
+    def packed(epochs):
+        begin(there, RUNS[1], epochs, 0, random.Random(epochs).randbytes(int(1.2 * 2**20)))
+        return slices._pack(there, RUNS, tmp_path / "out", 0.5, 8, live=False).files
+
+    class Killed(BaseException):
+        pass
+
+    moves = 0
+
+    def killed(move):
+        def moved(path, *to, **how):
+            nonlocal moves
+            if path.parent == tmp_path / "out" or (to and to[0].parent == tmp_path / "out"):
+                moves += 1
+                if moves > killed_at:
+                    raise Killed
+            return move(path, *to, **how)
+
+        return moved
+
+    assert len(packed(1)) == 3, "volumes"
+    for name in ("replace", "unlink"):
+        monkeypatch.setattr(Path, name, killed(getattr(Path, name)))
+    with pytest.raises(Killed):
+        packed(2)
+    monkeypatch.undo()
+    done = import_bundles(here, sorted((tmp_path / "out").glob("campaign-*")))
+    assert (len(done.new), len(here.history(RUNS[1]))) == (2, 1 if killed_at < 3 else 2)
+    assert packed(3) == sorted((tmp_path / "out").glob("campaign-*")), "what was left of the kill is gone"

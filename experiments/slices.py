@@ -73,8 +73,7 @@ def run_slice(
     """
     deadline = time.monotonic() + 60 * minutes - reserve
     with folder_in(out):  # a folder that takes no bundles is better known now than after all the minutes
-        for left in out.glob(".bundle-*"):  # by a slice that was killed, or the one just made
-            shutil.rmtree(left, ignore_errors=True)
+        pass
     store, plans = Store(settings.store), plans_of(settings, entries)
     _check_taken_in(store, out)
     missing = prepare(settings, plans, entries, say)
@@ -110,6 +109,8 @@ def run_slice(
     before = signal.signal(signal.SIGTERM, stop)
     try:
         with store.lock(), _timer(deadline - time.monotonic(), stop), _packed_anew(store, wanted, pack):
+            for left in out.glob(".bundle-*"):  # by a slice that was killed
+                shutil.rmtree(left, ignore_errors=True)
             devices = devices_here(settings, len(runs))
             failed = run_in_pool(("train", "evaluate"), runs, settings, on_event, ended.is_set, devices)
     finally:

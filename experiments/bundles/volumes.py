@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from xnets.errors import CannotWrite, XNetsError
 from xnets.files import write_atomically
 
 VOLUME = re.compile(r"(?P<bundle>.+)\.(?P<own>[0-9a-f]{8})\.(?P<place>[0-9]+)of(?P<count>[0-9]+)")
-PACKING = re.compile(r"(?P<stem>.+-)(?P<number>[0-9]+)-[0-9]+(\.[a-z]+)+")  # campaign-7-3.tar
+PACKING = re.compile(r"campaign-(?P<number>[0-9]+)-[0-9]+\.tar")
 CHUNK = 2**20
 
 
@@ -63,9 +64,10 @@ def joined(paths: list[Path], room: Path) -> Iterator[list[Path]]:
             cut_up.setdefault(bundle, {})[int(found["place"])] = path
     complete = {bundle: volumes for bundle, volumes in cut_up.items() if len(volumes) == bundle[2]}
     for (path, own, count), volumes in cut_up.items():
-        replaced = [other for other, _, _ in complete] + whole
-        if not any(path == other or _is_another_packing(path, other) for other in replaced):
-            missing = [f"{own}.{place}of{count}" for place in range(1, count + 1) if place not in volumes]
+        missing = [f"{own}.{place}of{count}" for place in range(1, count + 1) if place not in volumes]
+        if missing and any(_is_another_packing(path, other) for other in [*(c[0] for c in complete), *whole]):
+            print(f"{path} lacks {', '.join(missing)}: left out, since another packing is there.", file=sys.stderr)
+        elif not any(path == other for other, _, _ in complete):
             raise XNetsError(f"{path} is cut into {count} files: name {', '.join(missing)} too, or none of them.")
     with folder_in(room) if complete else contextlib.nullcontext() as folder:
         names = {}
@@ -85,7 +87,7 @@ def joined(paths: list[Path], room: Path) -> Iterator[list[Path]]:
 
 def _is_another_packing(path: Path, other: Path) -> bool:
     one, two = PACKING.fullmatch(path.name), PACKING.fullmatch(other.name)
-    return bool(one and two and one["stem"] == two["stem"] and one["number"] != two["number"])
+    return bool(one and two and path.parent == other.parent and one["number"] != two["number"])
 
 
 def folder_in(room: Path) -> tempfile.TemporaryDirectory:

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from experiments.bundles.volumes import CHUNK
 from experiments.sound import evaluation_fault, result_fault
 from xnets.errors import XNetsError
 from xnets.training import Run
 
 FORMAT = 1
-CHUNK = 2**20
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # as exporting writes it: no name, no time, any system
 MANIFEST = "manifest.json"
 # In this order in a bundle: import needs the result first, and writes a checkpoint last.
@@ -85,7 +85,7 @@ def check_bundle(path: Path) -> list[Packed]:
         runs[packed.run] = packed
         check = {"result.json": result_fault, "evaluation.json": evaluation_fault}.get(name)
         if check is None:
-            while reader.read(2**20):
+            while reader.read(CHUNK):
                 pass
         elif fault := check(_parsed(reader.read()), packed.run):
             raise bad(path, f"holds a {packed.member(name)} that {fault}")

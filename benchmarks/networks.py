@@ -82,10 +82,14 @@ def competitors(name: str, x: torch.Tensor, what: str) -> dict[str, Callable[[],
         work["grouped"] = job(groups, x, "dense")
         work["grouped channels_last"] = job(channels_last(groups), nhwc, "dense")
     if what == "training step":
-        work["dense, for_training"] = job(for_training(build(parsed.dense_twin)), x, "auto")
-        work["X, for_training"] = job(for_training(build(name)), x, "auto")
+        given = {"dense": parsed.dense_twin, "X": name}
         if parsed.family == "mobilenet":
-            work["grouped, for_training"] = job(for_training(build(name.replace("X-", "G-"))), x, "auto")
+            given["grouped"] = name.replace("X-", "G-")
+        for method, network in given.items():
+            work[f"{method}, for_training"] = job(for_training(build(network)), x, "auto")
+            if parsed.family in ("mobilenet", "resnet"):  # VGG's and DenseNet's maps are faster contiguous
+                nhwc_model = for_training(channels_last(build(network)))
+                work[f"{method}, for_training channels_last"] = job(nhwc_model, nhwc, "auto")
     if what == "inference":
         work["dense, for_inference"] = inference(for_inference(build(parsed.dense_twin).eval(), x), x, "auto")
         work["X, for_inference"] = inference(for_inference(build(name).eval(), x), x, "auto")

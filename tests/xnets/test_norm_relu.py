@@ -64,12 +64,19 @@ def assert_right(norm, relu, x, upstream):
     assert int(layer.num_batches_tracked) == 1
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.integers(1, 19), st.integers(1, 21), st.integers(1, 9), st.integers(1, 9), st.booleans(), st.integers(0, 99))
-def test_right_for_any_size(images, channels, height, width, relu, seed):
+def laid_out(x, last):
+    return x.contiguous(memory_format=torch.channels_last) if last else x
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    st.integers(1, 19), st.integers(1, 150), st.integers(1, 9), st.integers(1, 9), st.booleans(), st.booleans(),
+    st.integers(0, 99),
+)  # fmt: skip
+def test_right_for_any_size(images, channels, height, width, relu, last, seed):
     if images * height * width > 1:
         norm, x, upstream = drawn(images, channels, height, width, seed)
-        assert_right(norm, relu, x, upstream)
+        assert_right(norm, relu, laid_out(x, last), upstream)
 
 
 @pytest.mark.parametrize("width", [4, 8])
@@ -79,19 +86,23 @@ def test_right_with_narrow_vectors(width, size, monkeypatch):
     monkeypatch.setattr(jit, "_forced", [(width, features)])
     norm, x, upstream = drawn(*size)
     for relu in (False, True):
-        assert_right(norm, relu, x, upstream)
+        for last in (False, True):
+            assert_right(norm, relu, laid_out(x, last), upstream)
 
 
+@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("size", [(128, 3, 32, 32), (32, 40, 28, 28), (64, 300, 4, 4)])
-def test_right_beyond_one_block(size):
+def test_right_beyond_one_block(size, last):
     norm, x, upstream = drawn(*size)
-    assert_right(norm, True, x, upstream)
+    assert_right(norm, True, laid_out(x, last), upstream)
 
 
+@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("size", [(128, 3, 32, 32), (64, 300, 4, 4)])
-def test_with_a_mean_far_off_no_worse_than_torch(size):
+def test_with_a_mean_far_off_no_worse_than_torch(size, last):
     """The variance of numbers around 1000 is that of their deviations."""
     norm, x, upstream = drawn(*size, mean=1000.0, sd=1.0)
+    x = laid_out(x, last)
     right = in_float64(norm, False, x, upstream)
     mine = passed(NormReLU(copy.deepcopy(norm), False), x, upstream)
     torchs = passed(copy.deepcopy(norm), x, upstream)
@@ -101,9 +112,11 @@ def test_with_a_mean_far_off_no_worse_than_torch(size):
     torch.testing.assert_close(mine[0].double(), right[0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("threads", [2, 3, 5])
-def test_the_number_of_threads_changes_no_bit(threads):
-    norm, x, upstream = drawn(64, 21, 16, 16)  # large enough to be shared
+def test_the_number_of_threads_changes_no_bit(threads, last):
+    norm, x, upstream = drawn(64, 83, 16, 16)  # large enough to be shared
+    x = laid_out(x, last)
     alone = passed(NormReLU(copy.deepcopy(norm), True), x, upstream)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -160,8 +173,10 @@ def test_one_number_a_channel_is_refused_as_by_torch():
         NormReLU(norm, True)(x)
 
 
-def test_gradients_that_are_expanded_or_laid_out_otherwise():
+@pytest.mark.parametrize("last", [False, True])
+def test_gradients_that_are_expanded_or_laid_out_otherwise(last):
     norm, x, _ = drawn(4, 6, 5, 5)
+    x = laid_out(x, last)
     mine, right = NormReLU(copy.deepcopy(norm), False), copy.deepcopy(norm)
     for loss in (lambda y: y.square().mean((2, 3)).sum(), lambda y: y.permute(0, 2, 3, 1).contiguous().square().sum()):
         a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -170,8 +185,10 @@ def test_gradients_that_are_expanded_or_laid_out_otherwise():
         )
 
 
-def test_gradients_of_gradients():
+@pytest.mark.parametrize("last", [False, True])
+def test_gradients_of_gradients(last):
     norm, x, _ = drawn(4, 3, 3, 3)
+    x = laid_out(x, last)
     found = []
     for layer, relu in ((NormReLU(copy.deepcopy(norm), True), nn.Identity()), (norm, nn.ReLU())):
         a = x.clone().requires_grad_()
@@ -181,8 +198,10 @@ def test_gradients_of_gradients():
     torch.testing.assert_close(*found, rtol=2e-3, atol=2e-3 * float(found[1][0].abs().max()))
 
 
-def test_operator_is_registered_whole():
+@pytest.mark.parametrize("last", [False, True])
+def test_operator_is_registered_whole(last):
     norm, x, _ = drawn(4, 6, 5, 5)
+    x = laid_out(x, last)
     arguments = x.requires_grad_(), norm.weight, norm.bias, 1e-5, True
     from xnets.layers.direct import norm_op
 
@@ -194,7 +213,7 @@ def test_operator_is_registered_whole():
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
-        (lambda x: x.to(memory_format=torch.channels_last), "contiguous"),
+        (lambda x: x.transpose(2, 3), "contiguous or channels_last"),
         (lambda x: x.double(), "float64"),
         (lambda x: x.bfloat16(), "bfloat16"),
         (lambda x: x.to("meta"), "meta"),
@@ -232,12 +251,15 @@ def small(name):
     return build(name, num_classes=10, narrow=4, drop_strides=3)
 
 
+@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_networks_train_as_before(name):
+def test_networks_train_as_before(name, last):
     before, after, exact = small(name), for_training(small(name)), small(name).double()
+    if last:
+        before, after = (network.to(memory_format=torch.channels_last) for network in (before, after))
     assert list(before.state_dict()) == list(after.state_dict())
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in after.modules())
-    x, labels = torch.randn(8, 3, 16, 16), torch.arange(8)
+    x, labels = laid_out(torch.randn(8, 3, 16, 16), last), torch.arange(8)
     for network in (before, after, exact):
         F.cross_entropy(network(x.to(next(network.parameters()).dtype)), labels).backward()
     torchs, ours, right = ([p.grad.double() for p in network.parameters()] for network in (before, after, exact))

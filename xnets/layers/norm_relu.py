@@ -61,8 +61,10 @@ class NormReLU(nn.Module):
             return "llvmlite is not installed"
         if {x.device.type, self.weight.device.type} != {"cpu"}:
             return f"only on a CPU, not on {x.device.type}"
-        if x.dim() != 4 or x.shape[1] != self.num_features or not x.is_contiguous():
-            return "only for contiguous images: in channels_last torch's own are fast"
+        if x.dim() != 4 or x.shape[1] != self.num_features:
+            return f"only for images of {self.num_features} channels"
+        if not x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
+            return "only for contiguous or channels_last images"
         if {x.dtype, self.weight.dtype} != {torch.float32}:
             return f"only float32, not {str(x.dtype).removeprefix('torch.')}"
         if x.numel() < SMALL or x.numel() >= MOST or x.numel() == x.shape[1]:
@@ -77,10 +79,10 @@ class NormReLU(nn.Module):
 
 
 def for_training(model: nn.Module) -> nn.Module:
-    """`model` itself, its batch norms made for training on a CPU in NCHW; elsewhere it computes what it did.
+    """`model` itself, its batch norms made for training on a CPU; elsewhere it computes what it did.
 
-    That pays where maps are faster contiguous, as in DenseNets, which concatenate them. Where channels_last is faster
-    (model.to(memory_format=torch.channels_last), images too), torch's own norms are fast already, and nothing changes.
+    Maps may be contiguous, which is faster in DenseNets, since these concatenate them, or channels_last (the model by
+    model.to(memory_format=torch.channels_last), and its images), which is faster with depthwise convolutions.
 
     Each nn.BatchNorm2d becomes a NormReLU, together with an nn.ReLU that follows it in an nn.Sequential. Parameters
     and the names in the state_dict stay: save that, and load it into the network as it was. A norm without affine

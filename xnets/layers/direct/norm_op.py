@@ -1,12 +1,14 @@
-"""Batch normalisation of a batch, with or without ReLU after it, as PyTorch operators; see norms.py."""
+"""Batch normalisation of a batch, with or without ReLU after it, as PyTorch operators; see norms.py, norms_last.py."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xnets.layers.direct import norms
+from xnets.layers.direct import norms, norms_last
 from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.run import CACHE
 from xnets.layers.direct.scratch import scratch
@@ -18,11 +20,21 @@ Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 @torch.library.custom_op("xnets::norm", mutates_args=())
 def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Six:
     """y = (x - mean) * scale + shift, or 0 if relu and that is below; and of each channel mean, 1 / sd, scale, shift
-    and biased variance. x (N, C, H, W) contiguous, weight and bias (C,), all float32 on a CPU."""
+    and biased variance. x (N, C, H, W) contiguous or channels_last, weight and bias (C,), all float32 on a CPU."""
     y = torch.empty_like(x)
     of_channels = [torch.empty_like(weight) for _ in range(5)]
     number = torch.tensor([eps], dtype=torch.float64, device="cpu")
-    _run(norms.forward, x, relu, 1, [x, weight.contiguous(), bias.contiguous(), number, y, *of_channels])
+    weight, bias = weight.contiguous(), bias.contiguous()
+    if x.is_contiguous():
+        _run(norms.forward, x, relu, 1, [x, weight, bias, number, y, *of_channels])
+        return y, *of_channels
+    mean, _, scale, shift, _ = of_channels
+    with _moments(x) as moments:
+        _by_slices(norms_last.forward_moments, x, (), addresses(x), moments)
+        _at_once(
+            norms_last.forward_statistics, x, (*addresses(x), moments, *addresses(weight, bias, number, *of_channels))
+        )
+    _by_rows(norms_last.forward, x, relu, [x, mean, scale, shift, y])
     return y, *of_channels
 
 
@@ -32,8 +44,17 @@ def norm_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias from that of y and from what `norm` returned."""
     dx, d_weight, d_bias = torch.empty_like(x), torch.empty_like(mean), torch.empty_like(mean)
-    arrays = [x, dy.contiguous(), mean, inverse_sd, scale, shift, dx, d_weight, d_bias]
-    _run(norms.backward, x, relu, 2, arrays)
+    if x.is_contiguous():
+        arrays = [x, dy.contiguous(), mean, inverse_sd, scale, shift, dx, d_weight, d_bias]
+        _run(norms.backward, x, relu, 2, arrays)
+        return dx, d_weight, d_bias
+    dy = dy.contiguous(memory_format=torch.channels_last)
+    passed = torch.empty_like(mean), torch.empty_like(mean)
+    with _moments(x) as moments:
+        _by_slices(norms_last.backward_moments, x, (relu,), addresses(x, dy, mean, scale, shift), moments)
+        gradients = addresses(inverse_sd, scale, d_weight, d_bias, *passed)
+        _at_once(norms_last.backward_gradients, x, (moments, *gradients))
+    _by_rows(norms_last.backward, x, relu, [x, dy, mean, scale, shift, *passed, dx])
     return dx, d_weight, d_bias
 
 
@@ -52,6 +73,37 @@ def _run(generate: Any, x: Tensor, relu: bool, maps: int, arrays: list[Tensor]) 
         in_parallel(
             kernel, [(*given, room, *piece, block, images, channels) for room, piece in zip(rooms, pieces, strict=True)]
         )
+
+
+# --- channels_last ---
+
+
+@contextlib.contextmanager
+def _moments(x: Tensor) -> Iterator[int]:
+    """Their address."""
+    with scratch(norms_last.room(_rows(x), x.shape[1], vector_width())) as (moments,):
+        yield moments
+
+
+def _by_slices(generate: Any, x: Tensor, shape: tuple, given: tuple[int, ...], moments: int) -> None:
+    kernel, rows = compiled(generate, x.shape[1], *shape, vector_width()), _rows(x)
+    pieces = parts(-(-rows // norms_last.SLICE), threads_for(2 * x.numel()))
+    in_parallel(kernel, [(*given, moments, *piece, rows) for piece in pieces])
+
+
+def _at_once(generate: Any, x: Tensor, given: tuple[int, ...]) -> None:
+    rows = _rows(x)
+    compiled(generate, x.shape[1], vector_width())(*given, -(-rows // norms_last.SLICE), rows)
+
+
+def _by_rows(generate: Any, x: Tensor, relu: bool, arrays: list[Tensor]) -> None:
+    kernel = compiled(generate, x.shape[1], relu, vector_width())
+    in_parallel(kernel, [(*addresses(*arrays), *piece) for piece in parts(_rows(x), threads_for(2 * x.numel()))])
+
+
+def _rows(x: Tensor) -> int:
+    """Pixels of all images."""
+    return x.numel() // x.shape[1]
 
 
 @norm.register_fake

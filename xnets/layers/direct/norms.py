@@ -52,21 +52,10 @@ def forward(pixels: int, ragged: bool, relu: bool, width: int) -> Function:
             unit.collect(u, 1, squares.total())
         with unit.channels(first, last) as (c, lanes):
             origin = code.op(f"fpext float {code.op(f'load float, ptr {lanes(0)}')} to double")
-            off = code.op(f"fdiv double {unit.moment(c, 0)}, {count}")
-            square = code.op(f"fdiv double {unit.moment(c, 1)}, {count}")
-            var = code.op(f"fsub double {square}, {code.op(f'fmul double {off}, {off}')}")
-            var = code.op(f"select i1 {code.op(f'fcmp olt double {var}, 0.0')}, double 0.0, double {var}")
-            mean = code.op(f"fadd double {origin}, {off}")
-            sd = _sqrt(code, code.op(f"fadd double {var}, {eps}"))
-            inverse = code.op(f"fdiv double 1.0, {sd}")
-            scale = code.op(f"fmul double {_wide(code, '%weight', c)}, {inverse}")
-            # what the mean loses as a float goes into the shift
-            lost = code.op(f"fsub double {code.op(f'fpext float {_narrow(code, mean)} to double')}, {mean}")
-            shift = code.op(f"fadd double {_wide(code, '%bias', c)}, {code.op(f'fmul double {lost}, {scale}')}")
-            for name, value in zip([*CHANNEL, "var"], (mean, inverse, scale, shift, var), strict=True):
-                code.emit(f"store float {_narrow(code, value)}, ptr {code.at('%' + name, c)}")
+            moments = unit.moment(c, 0), unit.moment(c, 1)
+            mean, scale, shift = statistics(code, c, origin, *moments, count, eps)
             for place, value in enumerate((mean, scale, shift)):
-                unit.spread(_narrow(code, value), place, lanes)
+                unit.spread(narrow(code, value), place, lanes)
         with unit.rows(first, last) as (u, start):
             mean, scale, shift = (code.load(unit.lane(u, place)) for place in range(3))
             for where, mask, _ in unit.vectors(u, start):
@@ -103,16 +92,9 @@ def backward(pixels: int, ragged: bool, relu: bool, width: int) -> Function:
             unit.collect(u, 0, sums.total())
             unit.collect(u, 1, products.total())
         with unit.channels(first, last) as (c, lanes):
-            total, product = unit.moment(c, 0), unit.moment(c, 1)
-            inverse, scale = _wide(code, "%inverse_sd", c), _wide(code, "%scale", c)
-            d_weight = code.op(f"fmul double {product}, {inverse}")
-            code.emit(f"store float {_narrow(code, total)}, ptr {code.at('%d_bias', c)}")
-            code.emit(f"store float {_narrow(code, d_weight)}, ptr {code.at('%d_weight', c)}")
-            share = code.op(f"fneg double {code.op(f'fdiv double {scale}, {count}')}")
-            through_mean = code.op(f"fmul double {share}, {total}")
-            through_sd = code.op(f"fmul double {share}, {code.op(f'fmul double {d_weight}, {inverse}')}")
-            unit.spread(_narrow(code, through_mean), 3, lanes)
-            unit.spread(_narrow(code, through_sd), 4, lanes)
+            through_mean, through_sd = through(code, c, unit.moment(c, 0), unit.moment(c, 1), count)
+            unit.spread(through_mean, 3, lanes)
+            unit.spread(through_sd, 4, lanes)
         with unit.rows(first, last) as (u, start):
             mean, scale, shift, through_mean, through_sd = (code.load(unit.lane(u, place)) for place in range(5))
             for where, mask, _ in unit.vectors(u, start):
@@ -254,11 +236,47 @@ class _Sum:
         return total
 
 
-def _wide(code: Function, array: str, c: str) -> str:
+def statistics(
+    code: Function, c: str, origin: str, deviations: str, squares: str, count: str, eps: str
+) -> tuple[str, str, str]:
+    """Write CHANNEL and var of channel c, from the sums of its deviations from `origin` and of their squares; mean,
+    scale and shift as doubles."""
+    off = code.op(f"fdiv double {deviations}, {count}")
+    square = code.op(f"fdiv double {squares}, {count}")
+    var = code.op(f"fsub double {square}, {code.op(f'fmul double {off}, {off}')}")
+    var = code.op(f"select i1 {code.op(f'fcmp olt double {var}, 0.0')}, double 0.0, double {var}")
+    mean = code.op(f"fadd double {origin}, {off}")
+    sd = _sqrt(code, code.op(f"fadd double {var}, {eps}"))
+    inverse = code.op(f"fdiv double 1.0, {sd}")
+    scale = code.op(f"fmul double {wide(code, '%weight', c)}, {inverse}")
+    # what the mean loses as a float goes into the shift
+    lost = code.op(f"fsub double {code.op(f'fpext float {narrow(code, mean)} to double')}, {mean}")
+    shift = code.op(f"fadd double {wide(code, '%bias', c)}, {code.op(f'fmul double {lost}, {scale}')}")
+    for name, value in zip([*CHANNEL, "var"], (mean, inverse, scale, shift, var), strict=True):
+        code.emit(f"store float {narrow(code, value)}, ptr {code.at('%' + name, c)}")
+    return mean, scale, shift
+
+
+def through(code: Function, c: str, total: str, product: str, count: str) -> tuple[str, str]:
+    """Write d_weight and d_bias of channel c, from the sums of dy and of dy times deviation; and the floats by which dx
+    depends on all of dy: one to add, one to add for each unit of deviation."""
+    inverse, scale = wide(code, "%inverse_sd", c), wide(code, "%scale", c)
+    d_weight = code.op(f"fmul double {product}, {inverse}")
+    code.emit(f"store float {narrow(code, total)}, ptr {code.at('%d_bias', c)}")
+    code.emit(f"store float {narrow(code, d_weight)}, ptr {code.at('%d_weight', c)}")
+    share = code.op(f"fneg double {code.op(f'fdiv double {scale}, {count}')}")
+    through_mean = code.op(f"fmul double {share}, {total}")
+    through_sd = code.op(f"fmul double {share}, {code.op(f'fmul double {d_weight}, {inverse}')}")
+    return narrow(code, through_mean), narrow(code, through_sd)
+
+
+def wide(code: Function, array: str, c: str) -> str:
+    """array[c] as a double."""
     return code.op(f"fpext float {code.op(f'load float, ptr {code.at(array, c)}')} to double")
 
 
-def _narrow(code: Function, value: str) -> str:
+def narrow(code: Function, value: str) -> str:
+    """A double as a float."""
     return code.op(f"fptrunc double {value} to float")
 
 

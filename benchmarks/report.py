@@ -31,7 +31,9 @@ def read(name: str) -> pd.DataFrame:
     """One of the csv files; of the same in two layouts the faster."""
     frame = pd.read_csv(HERE / f"{name}.csv")
     keys = [c for c in frame.columns if c in ("machine", "threads", "layer", "network", "pass", "compression")]
-    frame["method"] = frame["method"].str.replace(r"^(X, auto|grouped|.+, for_training) channels_last$", r"\1", regex=True)
+    frame["method"] = frame["method"].str.replace(
+        r"^(X, auto|grouped|.+, for_training) channels_last$", r"\1", regex=True
+    )
     return frame.sort_values("ms").drop_duplicates([*keys, "method"]).sort_index()
 
 

@@ -65,7 +65,9 @@ class Adjacency:
         self.block = block = n_out // index.shape[0]  # outputs that share their inputs
         whole = index.repeat_interleave(block, 0) if block > 1 else index
         self.n_in, self.n_out, self.degree = n_in, n_out, index.shape[1]
-        self.index = whole.to(torch.int32).contiguous().clone()  # (n_out, D); not changed by load_state_dict
+        self.index = whole.to(torch.int32).contiguous()  # (n_out, D)
+        if index.is_inference():  # nothing but a comparison tells that it was written to
+            self.index = self.index.clone()
         self._grouped: dict[tuple[bool, int, int], Grouped] = {}
         self._segments: dict[tuple[bool, int, int], Segments] = {}
         self._bounds: dict[tuple[bool, int], Tensor] = {}

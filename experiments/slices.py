@@ -1,7 +1,6 @@
 """A slice of a campaign: minutes at a time, on machines that keep nothing."""
 
 import contextlib
-import re
 import shutil
 import signal
 import threading
@@ -13,7 +12,7 @@ from typing import Any
 
 from experiments.bundles.exporting import Exported, NothingToExport, export_runs
 from experiments.bundles.format import check_bundle
-from experiments.bundles.volumes import folder_in, joined
+from experiments.bundles.volumes import ARRIVING, PACKING, folder_in, joined, place_of
 from experiments.campaign import Entry, campaign_runs, cells_of, plans_of, published_runs
 from experiments.local import devices_here, run_in_pool, stop_workers
 from experiments.plan import Plan
@@ -24,7 +23,6 @@ from xnets.errors import XNetsError
 from xnets.training import Run
 
 STEM = "campaign"
-NUMBERED = re.compile(rf"{STEM}-(?P<number>[0-9]+)-")
 LOOK_EVERY = 2.0  # seconds, for new checkpoints
 Say = Callable[[str], None]
 
@@ -133,8 +131,8 @@ def _check_taken_in(store: Store, out: Path) -> None:
 
 def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: int, live: bool) -> Exported:
     """Bundles of everything there is, campaign-<number of the packing>-1.tar, ... Those of an earlier packing go, once
-    all of these are there: whoever is killed in between has all of one of them."""
-    numbers = [int(found["number"]) for path in out.glob(f"{STEM}-*") if (found := NUMBERED.match(path.name))]
+    all of these are there: whoever is killed in between has all of one of them, and `joined` can tell which."""
+    numbers = [int(found["number"]) for path in out.glob(f"{STEM}-*") if (found := PACKING.match(path.name))]
     with folder_in(out) as room:
         target = Path(room) / f"{STEM}-{1 + max(numbers, default=0)}.tar"
         for attempt in range(3):
@@ -149,8 +147,9 @@ def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: i
                     raise
             else:
                 break
-        done.files = [path.replace(out / path.name) for path in done.files]
-    for old in out.glob(f"{STEM}-*"):
+        arriving = [path.replace(out / f"{path.name}{ARRIVING}") for path in done.files]
+        done.files = [path.replace(path.with_suffix("")) for path in arriving]
+    for old in sorted(out.glob(f"{STEM}-*"), key=place_of):
         if old not in done.files:
             old.unlink()
     return done

@@ -29,10 +29,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Slice:
-    """What came of some minutes: the runs that failed or were stopped, with the reason, and what was packed."""
+    """What came of some minutes: the runs that failed or were stopped, with the reason, and what was packed.
+
+    nothing_left: all runs were finished before it began.
+    """
 
     failed: dict[Run, str]
     packed: Exported
+    nothing_left: bool = False
 
 
 def prepare(settings: Settings, plans: dict[str, Plan], entries: list[Entry], say: Say) -> set[str]:
@@ -66,7 +70,7 @@ def run_slice(
         max_mib, max_files: of the bundles; what does not fit is left out, and said.
 
     Raises:
-        XNetsError: nothing left to train, bundles in `out` that the store has not taken in, another process at the
+        XNetsError: no data, bundles in `out` that the store has not taken in, another process at the
             store, a full disk.
     """
     deadline = time.monotonic() + 60 * minutes - reserve
@@ -83,8 +87,9 @@ def run_slice(
         run for run in wanted if run not in published and not (store.has("train", run) and store.has("evaluate", run))
     ]
     runs.sort(key=lambda run: store.failure(run) is not None)  # what failed is tried again when all others are done
-    if not runs:
-        raise XNetsError(f"All {len(wanted)} runs of the campaign whose data are here are finished.")
+    if not runs:  # packed all the same: a slice that was killed at its very end may not have come to it
+        say(f"all {len(wanted)} runs of the campaign whose data are here are finished")
+        return Slice({}, _pack(store, wanted, out, max_mib, max_files, live=False), nothing_left=True)
     say(f"{len(wanted) - len(runs)} of {len(wanted)} runs are finished; training the next ones")
 
     def pack(live: bool) -> Exported:

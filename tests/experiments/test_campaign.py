@@ -1,5 +1,6 @@
 """A slice of a campaign: its order, its end in time, what a kill costs, and going on elsewhere."""
 
+import argparse
 import json
 import os
 import signal
@@ -13,13 +14,16 @@ import pytest
 import yaml
 
 from experiments import campaign as campaign_module
+from experiments import settings as settings_module
 from experiments import slices
 from experiments.bundles.importing import import_bundles
 from experiments.campaign import Entry, campaign_runs, plans_of, read_campaign
+from experiments.campaign_cli import add_campaign
 from experiments.plan import make_plan
 from experiments.published import publish
 from experiments.slices import run_slice
 from experiments.store import Store
+from tests import made_up
 from tests.waiting import wait_for
 from xnets.errors import XNetsError
 
@@ -56,8 +60,29 @@ def test_a_slice_finishes_and_packs_and_a_next_one_has_nothing_left(campaign, tm
     elsewhere = Store(tmp_path / "elsewhere")
     assert len(import_bundles(elsewhere, done.packed.files).new) == 6
     assert import_bundles(elsewhere, done.packed.files).new == [], "importing twice changes nothing"
-    with pytest.raises(XNetsError, match="All 6 runs of the campaign whose data are here are finished"):
-        run_slice(campaign, ENTRIES, 10, tmp_path / "out", said.append)
+    again = run_slice(campaign, ENTRIES, 10, tmp_path / "out", said.append)
+    assert (again.nothing_left, again.packed.finished, done.nothing_left) == (True, 6, False)
+
+
+@pytest.mark.parametrize("where", ["store", "published"])
+def test_nothing_left_is_no_mistake(campaign, tmp_path, monkeypatch, capsys, where):
+    """The command says so and ends with 0, so that a script that goes from slice to slice knows when to stop."""
+    monkeypatch.setattr(settings_module, "read_settings", lambda: campaign)
+    monkeypatch.setattr(campaign_module, "read_campaign", lambda: ENTRIES)
+    for run in (run for runs in campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).values() for run in runs):
+        made_up.finish(Store(campaign.store), run, 50.0, cuda=None, seconds=1.0, threads=1, processes=1)
+        if where == "published":
+            publish(Store(campaign.store), [run], Path("published/tiny"))
+    if where == "published":
+        campaign.store.rename(tmp_path / "elsewhere")
+    parser = argparse.ArgumentParser()
+    add_campaign(parser.add_subparsers())
+    args = parser.parse_args(["campaign", "run", "--minutes", "9", "--out", "bundles"])
+    assert args.run(args) == 0
+    said = capsys.readouterr()
+    assert said.err == "all 6 runs of the campaign whose data are here are finished\n"
+    assert said.out.splitlines()[-1] == "nothing is left to train"
+    assert len(list(Path("bundles").glob("*"))) == (1 if where == "store" else 0)
 
 
 def test_what_is_published_is_not_trained_again(campaign, tmp_path):

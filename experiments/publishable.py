@@ -1,0 +1,22 @@
+"""Which runs may be published: asked before `published.publish` writes anything."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from experiments.sound import sound_result
+from experiments.store import Store
+from xnets.errors import XNetsError
+from xnets.training import Run
+
+
+def check_publishable(store: Store, runs: Iterable[Run], folder: Path, dirty: bool) -> None:
+    """Raise XNetsError if one that `folder` lacks was trained with uncommitted changes; dirty: let it pass."""
+    for run in runs:
+        result = sound_result(store, run)
+        if result is None or not store.has("evaluate", run) or (folder / f"{run.label}.json").exists():
+            continue
+        if not dirty and result["provenance"].get("dirty"):
+            raise XNetsError(
+                f"{run.label} was trained with uncommitted changes: commit, delete {store.folder(run)} and train it "
+                "again, or publish it nevertheless with --dirty."
+            )

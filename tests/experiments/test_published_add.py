@@ -50,3 +50,15 @@ def test_a_run_trained_with_uncommitted_changes_is_published_only_if_asked_for(a
     before = published()
     add()
     assert published() == before, "what is published is no matter any more"
+
+
+def test_an_evaluation_of_another_network_is_not_published(add, tiny_plan, store):
+    run = tiny_plan.runs()[0]
+    finish(store, run, 50.0)
+    store.write_evaluation(run, {"top1": 60.0, "n": 500})
+    with pytest.raises(XNetsError, match=r"evaluation\.json says .* 60\.00 %, .*epoch to 50\.00 %.*: delete it"):
+        add()
+    assert not published()
+    store.write_evaluation(run, {"top1": 50.19, "n": 500})  # a few images, as rounding may have it
+    add()
+    assert len(published()) == 1

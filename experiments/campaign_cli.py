@@ -17,7 +17,8 @@ nothing in between. A slice ends in bundles; the next one begins with them.
   xnets published add --scale cifar                       once runs are finished: into published/"""
 RUN = """\
 Train down the list until the minutes are nearly over. Runs under way then write their checkpoints, and everything goes
-into bundles of at most --max-mib. A slice that is killed loses at most one checkpoint interval (params.yaml)."""
+into bundles of at most --max-mib. A slice that is killed loses at most one checkpoint interval (params.yaml).
+Once all runs are finished its last line is `nothing is left to train`, and it ends with 0."""
 
 
 def add_campaign(commands: argparse._SubParsersAction) -> None:
@@ -107,9 +108,12 @@ def _run(args: argparse.Namespace) -> int:
         print(f"{run.label}: {reason}", file=sys.stderr)
     for reason in done.packed.left_out:
         print(f"left out: {reason}", file=sys.stderr)
-    if not done.packed.files:
+    if not done.packed.files and not done.nothing_left:
         raise XNetsError("Nothing came to a checkpoint that fits: give it more --minutes, --max-mib or --max-files.")
     for file in done.packed.files:
         print(f"{file}  {file.stat().st_size / 2**20:.1f} MiB")
-    print(f"{done.packed.finished} finished runs and {done.packed.under_way} under way; xnets store import them")
+    if done.packed.files:
+        print(f"{done.packed.finished} finished runs and {done.packed.under_way} under way; xnets store import them")
+    if done.nothing_left:
+        print("nothing is left to train")
     return int(any(reason != STOPPED for reason in done.failed.values()))

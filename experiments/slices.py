@@ -1,7 +1,6 @@
 """A slice of a campaign: minutes at a time, on machines that keep nothing."""
 
 import contextlib
-import re
 import shutil
 import signal
 import threading
@@ -13,7 +12,7 @@ from typing import Any
 
 from experiments.bundles.exporting import Exported, NothingToExport, export_runs
 from experiments.bundles.format import check_bundle
-from experiments.bundles.volumes import folder_in, joined
+from experiments.bundles.volumes import ARRIVING, PACKING, folder_in, joined, place_of
 from experiments.campaign import Entry, campaign_runs, cells_of, plans_of, published_runs
 from experiments.local import devices_here, run_in_pool, stop_workers
 from experiments.plan import Plan
@@ -24,17 +23,20 @@ from xnets.errors import XNetsError
 from xnets.training import Run
 
 STEM = "campaign"
-NUMBERED = re.compile(rf"{STEM}-(?P<number>[0-9]+)-")
 LOOK_EVERY = 2.0  # seconds, for new checkpoints
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Slice:
-    """What came of some minutes: the runs that failed or were stopped, with the reason, and what was packed."""
+    """What came of some minutes: the runs that failed or were stopped, with the reason, and what was packed.
+
+    nothing_left: all runs were finished before it began.
+    """
 
     failed: dict[Run, str]
     packed: Exported
+    nothing_left: bool = False
 
 
 def prepare(settings: Settings, plans: dict[str, Plan], entries: list[Entry], say: Say) -> set[str]:
@@ -68,7 +70,7 @@ def run_slice(
         max_mib, max_files: of the bundles; what does not fit is left out, and said.
 
     Raises:
-        XNetsError: nothing left to train, bundles in `out` that the store has not taken in, another process at the
+        XNetsError: no data, bundles in `out` that the store has not taken in, another process at the
             store, a full disk.
     """
     deadline = time.monotonic() + 60 * minutes - reserve
@@ -85,8 +87,9 @@ def run_slice(
         run for run in wanted if run not in published and not (store.has("train", run) and store.has("evaluate", run))
     ]
     runs.sort(key=lambda run: store.failure(run) is not None)  # what failed is tried again when all others are done
-    if not runs:
-        raise XNetsError(f"All {len(wanted)} runs of the campaign whose data are here are finished.")
+    if not runs:  # packed all the same: a slice that was killed at its very end may not have come to it
+        say(f"all {len(wanted)} runs of the campaign whose data are here are finished")
+        return Slice({}, _pack(store, wanted, out, max_mib, max_files, live=False), nothing_left=True)
     say(f"{len(wanted) - len(runs)} of {len(wanted)} runs are finished; training the next ones")
 
     def pack(live: bool) -> Exported:
@@ -133,8 +136,8 @@ def _check_taken_in(store: Store, out: Path) -> None:
 
 def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: int, live: bool) -> Exported:
     """Bundles of everything there is, campaign-<number of the packing>-1.tar, ... Those of an earlier packing go, once
-    all of these are there: whoever is killed in between has all of one of them."""
-    numbers = [int(found["number"]) for path in out.glob(f"{STEM}-*") if (found := NUMBERED.match(path.name))]
+    all of these are there: whoever is killed in between has all of one of them, and `joined` can tell which."""
+    numbers = [int(found["number"]) for path in out.glob(f"{STEM}-*") if (found := PACKING.match(path.name))]
     with folder_in(out) as room:
         target = Path(room) / f"{STEM}-{1 + max(numbers, default=0)}.tar"
         for attempt in range(3):
@@ -149,8 +152,9 @@ def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: i
                     raise
             else:
                 break
-        done.files = [path.replace(out / path.name) for path in done.files]
-    for old in out.glob(f"{STEM}-*"):
+        arriving = [path.replace(out / f"{path.name}{ARRIVING}") for path in done.files]
+        done.files = [path.replace(path.with_suffix("")) for path in arriving]
+    for old in sorted(out.glob(f"{STEM}-*"), key=place_of):
         if old not in done.files:
             old.unlink()
     return done

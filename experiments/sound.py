@@ -7,6 +7,16 @@ from experiments.store import Store
 from xnets.errors import XNetsError
 from xnets.training import Run
 
+# Points between the test accuracy of a run's last epoch and that of its evaluation, which are of the same network: 0 on
+# one machine; on another, or without the compiled kernels of training, rounding decides a few images otherwise.
+MOST_APART = 0.2
+TEXT, NUMBER, NOTHING = str, (int, float), type(None)
+PROVENANCE = {
+    "commit": (TEXT, NOTHING), "compiled": (bool,), "cuda": (TEXT, NOTHING), "deterministic": (bool,),
+    "device": (TEXT,), "dirty": (bool, NOTHING), "finished": (TEXT,), "host": (TEXT,), "kernel": (TEXT,),
+    "numpy": (TEXT,), "platform": (TEXT,), "processes": (int,), "python": (TEXT,), "seconds": NUMBER,
+    "threads": (int,), "torch": (TEXT,),
+}  # fmt: skip
 RESULT_KEYS = {"epochs", "fingerprint", "graphs_sha256", "provenance", "run", "weights_sha256"}
 
 
@@ -43,12 +53,34 @@ def result_fault(result: Any, run: Run) -> str | None:
         return "has an epoch without an accuracy"
     if not all(map(_is_finite, epochs)):
         return "has an epoch with a number that is none"
+    if fault := _provenance_fault(result["provenance"]):
+        return fault
+    return apart(result, result["evaluation"]) if "evaluation" in result else None  # a published record holds both
+
+
+def apart(result: dict[str, Any], evaluation: Any) -> str | None:
+    """How an evaluation, sound or not, contradicts the last epoch of a sound result, or None."""
+    last, seen = result["epochs"][-1]["test_top1"], evaluation.get("top1") if isinstance(evaluation, dict) else None
+    if not _is_percentage(seen) or abs(seen - last) <= MOST_APART:
+        return None
+    return f"says that its evaluation came to {seen:.2f} %, and its last epoch to {last:.2f} %, with the same network"
+
+
+def _provenance_fault(about: dict[str, Any]) -> str | None:
+    for key, types in PROVENANCE.items():
+        if key in about and type(about[key]) not in types:
+            return f"has {about[key]!r} for {key} in its provenance"
+    for key in ("threads", "processes"):
+        if about.get(key, 1) < 1:
+            return f"has {about[key]!r} for {key} in its provenance"
     return None
 
 
 def evaluation_fault(evaluation: Any, run: Run) -> str | None:
     """Why this cannot be the content of the run's evaluation.json, or None."""
     if not isinstance(evaluation, dict) or not _is_percentage(evaluation.get("top1")) or not _is_finite(evaluation):
+        return "is not an evaluation"
+    if type(evaluation.get("n")) is not int or evaluation["n"] < 1:
         return "is not an evaluation"
     return "is of another run" if evaluation.get("fingerprint") != run.fingerprint else None
 

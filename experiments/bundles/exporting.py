@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from experiments.bundles.format import DONE_FILES, MANIFEST, UNDER_WAY_FILES, Checked, Packed, is_bundle, manifest
+from experiments.bundles.format import (
+    DONE_FILES,
+    MANIFEST,
+    SEAL_SIZE,
+    UNDER_WAY_FILES,
+    Checked,
+    Packed,
+    is_bundle,
+    manifest,
+    seal,
+)
 from experiments.bundles.volumes import write_volumes
 from experiments.sound import sound_evaluation, sound_result
 from experiments.store import Store
@@ -184,7 +194,7 @@ def _cut(bundle: list[Packed], max_mib: float, suffix: str, volumes: bool) -> li
     """
     most = max_mib * 2**20
     if suffix != ".tar":
-        most = most / 1.001 - 100  # what gzip adds at most, to what it cannot compress
+        most = most / 1.001 - 100 - SEAL_SIZE  # what gzip adds at most, to what it cannot compress
 
     def files(size: int) -> int:
         return math.ceil((size + ENDS) / most)
@@ -205,11 +215,32 @@ def _cut(bundle: list[Packed], max_mib: float, suffix: str, volumes: bool) -> li
     return [(part, files(size)) for part, size in zip(parts, sizes, strict=True)]
 
 
+class _Hashed:
+    """Passes on what is written, and its sha256 is known."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.sha256 = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
 def _write(file: IO[bytes], bundle: list[Packed], store: Store, compressed: bool) -> None:
-    with contextlib.ExitStack() as stack:
-        if compressed:  # tarfile's own gzip would note the time
-            file = stack.enter_context(gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=6, mtime=0))
-        tar = stack.enter_context(tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT))
+    if not compressed:
+        _write_tar(file, bundle, store)
+        return
+    hashed = _Hashed(file)
+    with gzip.GzipFile(filename="", fileobj=hashed, mode="wb", compresslevel=6, mtime=0) as squeezed:
+        _write_tar(squeezed, bundle, store)  # tarfile's own gzip would note the time
+    file.write(seal(hashed.sha256.digest()))
+
+
+def _write_tar(file: IO[bytes], bundle: list[Packed], store: Store) -> None:
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         content = manifest(bundle)
         tar.addfile(_member(MANIFEST, len(content)), io.BytesIO(content))
         for packed in bundle:

@@ -3,6 +3,9 @@
 A bundle is a tar. Its first member, manifest.json, holds each run's description and the sha256 and size of each of its
 files; the files follow as <fingerprint>/<name>, in order. The same runs always make the same bytes.
 
+A compressed one ends in a seal: an empty gzip member, which programs that unpack pass over, with the sha256 of all
+bytes before it. Without it a flipped bit could go unseen where deflate may say the same in another way.
+
 A bundle is believed only whole: import writes nothing until every file of it has been checked. That guards against
 damage and mix-ups, not against forgery: what a run computed is not part of its fingerprint, so an accuracy that was
 edited along with its sha256 in the manifest is believed where the run is not here yet, and a conflict where it is.
@@ -26,7 +29,7 @@ from xnets.errors import XNetsError
 from xnets.training import Run
 
 FORMAT = 1
-GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # as exporting writes it: no name, no time, any system
+SEAL_SIZE = 58
 MANIFEST = "manifest.json"
 # In this order in a bundle: import needs the result first, and writes a checkpoint last.
 DONE_FILES = ("result.json", "evaluation.json", "history.jsonl", "model.pt")
@@ -94,21 +97,14 @@ def check_bundle(path: Path) -> list[Packed]:
 
 
 def _check_rest(path: Path, runs: list[Packed]) -> None:
-    """Raise XNetsError for damage where JSON, tar and gzip keep nothing and do not look: a flipped bit is one anywhere.
-
-    Except in compressed data that say the same in another way, of which there are some for each content.
-    """
+    """Raise XNetsError for damage where JSON, tar and gzip keep nothing and do not look."""
     with _opened(path) as tar:
         if tar.extractfile(tar.next()).read() != manifest(runs):
             raise bad(path, "has a damaged manifest")
         file = tar.fileobj
         if isinstance(file, gzip.GzipFile):
-            while file.read(CHUNK):  # at its end gzip compares the checksum of all of it
-                pass
-            with path.open("rb") as raw:
-                begins, _, ends = raw.read(len(GZIP_HEADER)), raw.seek(-4, 2), raw.read()
-            if begins != GZIP_HEADER or ends != struct.pack("<I", file.tell() % 2**32):  # the length ends it
-                raise bad(path, "is damaged at its beginning or its end, or was not packed here")
+            if not _is_sealed(path):
+                raise bad(path, "is damaged, or compressed by something else than `xnets store export`")
             return
         members = list(tar)
         gaps = [(member.offset_data + member.size, -member.size % tarfile.BLOCKSIZE) for member in members]
@@ -123,6 +119,21 @@ def _check_rest(path: Path, runs: list[Packed]) -> None:
         whole = -(-(file.tell() + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
         if any(file.read(tarfile.RECORDSIZE + 2 * tarfile.BLOCKSIZE)) or path.stat().st_size != whole:
             raise bad(path, "is damaged after its files")
+
+
+def seal(sha256: bytes) -> bytes:
+    """What ends a compressed bundle: a gzip member without content, whose extra field holds this digest."""
+    extra = b"XN" + struct.pack("<H", len(sha256)) + sha256
+    return b"\x1f\x8b\x08\x04\0\0\0\0\0\xff" + struct.pack("<H", len(extra)) + extra + b"\x03\0" + bytes(8)
+
+
+def _is_sealed(path: Path) -> bool:
+    digest, left = hashlib.sha256(), path.stat().st_size - SEAL_SIZE
+    with path.open("rb") as file:
+        while left > 0 and (chunk := file.read(min(left, CHUNK))):
+            digest.update(chunk)
+            left -= len(chunk)
+        return file.read() == seal(digest.digest())
 
 
 def read_files(path: Path) -> Iterator[tuple[Packed, str, Checked]]:

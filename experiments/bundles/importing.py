@@ -18,6 +18,7 @@ from xnets.training import Run
 from xnets.training.checkpoint import checkpoint_position
 from xnets.training.loop import CHECKPOINT
 
+ARRIVING = "checkpoint.arriving"  # in a run's folder
 LASTING = {".lock", "attempts.jsonl"}  # in a run's folder, whatever becomes of an attempt
 Files = Iterator[tuple[str, Checked]]
 
@@ -53,6 +54,7 @@ def _import_whole(store: Store, paths: list[Path]) -> Imported:
     bundles = {path: check_bundle(path) for path in paths}
     done = Imported()
     with store.lock():
+        _clear_leftovers(store)
         for bundle in bundles.values():
             for packed in bundle:
                 sound_result(store, packed.run)  # damage here is told before anything is written
@@ -69,6 +71,12 @@ def _import_whole(store: Store, paths: list[Path]) -> Imported:
                         f"{packed.run.label}: a process is training or evaluating it; import again when it is done."
                     )
     return done
+
+
+def _clear_leftovers(store: Store) -> None:
+    """Remove what imports that were killed left of files on their way. None else is under way: the store is locked."""
+    for left in [*store.root.glob(f"*/{ARRIVING}"), *store.root.glob(f"*/.{ARRIVING}.*")]:
+        left.unlink(missing_ok=True)
 
 
 def _add_finished(store: Store, run: Run, files: Files, done: Imported) -> None:
@@ -116,7 +124,7 @@ def _add_under_way(store: Store, run: Run, files: Files, done: Imported) -> None
     if store.result(run) is not None:
         done.kept.append(f"{run.label}: it is finished here; the bundle's checkpoint is not needed.")
         return
-    arriving, notes = folder / "checkpoint.arriving", {}
+    arriving, notes = folder / ARRIVING, {}
     try:
         for name, reader in files:  # the checkpoint comes last
             if name == CHECKPOINT:

@@ -1,5 +1,7 @@
 """A slice of a campaign: its order, its end in time, what a kill costs, and going on elsewhere."""
 
+import argparse
+import contextlib
 import json
 import os
 import signal
@@ -13,13 +15,16 @@ import pytest
 import yaml
 
 from experiments import campaign as campaign_module
+from experiments import settings as settings_module
 from experiments import slices
 from experiments.bundles.importing import import_bundles
 from experiments.campaign import Entry, campaign_runs, plans_of, read_campaign
+from experiments.campaign_cli import add_campaign
 from experiments.plan import make_plan
 from experiments.published import publish
 from experiments.slices import run_slice
 from experiments.store import Store
+from tests import made_up
 from tests.waiting import wait_for
 from xnets.errors import XNetsError
 
@@ -56,8 +61,29 @@ def test_a_slice_finishes_and_packs_and_a_next_one_has_nothing_left(campaign, tm
     elsewhere = Store(tmp_path / "elsewhere")
     assert len(import_bundles(elsewhere, done.packed.files).new) == 6
     assert import_bundles(elsewhere, done.packed.files).new == [], "importing twice changes nothing"
-    with pytest.raises(XNetsError, match="All 6 runs of the campaign whose data are here are finished"):
-        run_slice(campaign, ENTRIES, 10, tmp_path / "out", said.append)
+    again = run_slice(campaign, ENTRIES, 10, tmp_path / "out", said.append)
+    assert (again.nothing_left, again.packed.finished, done.nothing_left) == (True, 6, False)
+
+
+@pytest.mark.parametrize("where", ["store", "published"])
+def test_nothing_left_is_no_mistake(campaign, tmp_path, monkeypatch, capsys, where):
+    """The command says so and ends with 0, so that a script that goes from slice to slice knows when to stop."""
+    monkeypatch.setattr(settings_module, "read_settings", lambda: campaign)
+    monkeypatch.setattr(campaign_module, "read_campaign", lambda: ENTRIES)
+    for run in (run for runs in campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).values() for run in runs):
+        made_up.finish(Store(campaign.store), run, 50.0, cuda=None, seconds=1.0, threads=1, processes=1)
+        if where == "published":
+            publish(Store(campaign.store), [run], Path("published/tiny"))
+    if where == "published":
+        campaign.store.rename(tmp_path / "elsewhere")
+    parser = argparse.ArgumentParser()
+    add_campaign(parser.add_subparsers())
+    args = parser.parse_args(["campaign", "run", "--minutes", "9", "--out", "bundles"])
+    assert args.run(args) == 0
+    said = capsys.readouterr()
+    assert said.err == "all 6 runs of the campaign whose data are here are finished\n"
+    assert said.out.splitlines()[-1] == "nothing is left to train"
+    assert len(list(Path("bundles").glob("*"))) == (1 if where == "store" else 0)
 
 
 def test_what_is_published_is_not_trained_again(campaign, tmp_path):
@@ -72,31 +98,68 @@ def test_what_is_published_is_not_trained_again(campaign, tmp_path):
     assert not Store(elsewhere.store).is_done(wanted[0])
 
 
-def test_out_of_time_it_packs_checkpoints_and_goes_on_elsewhere(campaign, tmp_path, monkeypatch):
+@pytest.fixture
+def until(monkeypatch):
+    """until(3): a `say` that ends the slice's time at its third epoch, however long that takes; lines, and the seconds
+    that the slice would have had, are kept."""
+    asked, up = [], []
+
+    @contextlib.contextmanager
+    def timer(seconds, call):
+        asked.append(seconds)
+        up.append(call)
+        yield
+
+    def until_epoch(count):
+        def say(line):
+            lines.append(line)
+            if sum(line.startswith("epoch ") for line in lines) == count:
+                up[-1]()
+
+        lines = []
+        say.lines, say.asked = lines, asked
+        return say
+
+    monkeypatch.setattr(slices, "_timer", timer)
+    return until_epoch
+
+
+def test_out_of_time_it_packs_checkpoints_and_goes_on_elsewhere(campaign, tmp_path, monkeypatch, until):
     """Two stores, as on two machines that are ours for a moment: the run ends as it would have in one go."""
-    slow = replace(make_plan(campaign).cells[0].protocol, epochs=400)
+    slow = replace(make_plan(campaign).cells[0].protocol, epochs=2000)
     monkeypatch.setattr(
         campaign_module, "plan_of",
         lambda settings, scale: replace(
             plan := make_plan(settings), cells=tuple(replace(cell, protocol=slow) for cell in plan.cells)
         ),
     )  # fmt: skip
-    entries = [replace(ENTRIES[0], seeds=1)]
-    first = run_slice(campaign, entries, 0.25, tmp_path / "out", lambda line: None, reserve=5)
+    entries, say = [replace(ENTRIES[0], seeds=1)], until(3)
+    first = run_slice(campaign, entries, 10, tmp_path / "out", say, reserve=50)
+    assert 0 < say.asked[0] <= 10 * 60 - 50
     assert (first.packed.finished, first.packed.under_way) == (0, 1)
     ((run, reason),) = first.failed.items()
     assert "goes on from its checkpoint" in reason
     epochs = len(Store(campaign.store).history(run))
-    assert 0 < epochs < 400
+    assert 3 <= epochs < 2000
 
     other = replace(campaign, store=tmp_path / "other")
     import_bundles(Store(other.store), first.packed.files)
-    said = []
-    run_slice(other, entries, 0.2, tmp_path / "out2", said.append, reserve=3)
-    resumed = [line for line in said if line.startswith("epoch ")]
-    assert len(Store(other.store).history(run)) > epochs, "it went on"
+    say = until(epochs + 3)  # those it has already are told again
+    run_slice(other, entries, 10, tmp_path / "out2", say)
+    resumed = [line for line in say.lines if line.startswith("epoch ")]
+    assert len(Store(other.store).history(run)) >= epochs + 3, "it went on"
     assert Store(other.store).history(run)[:epochs] == Store(campaign.store).history(run)[:epochs]
-    assert f"epoch {epochs + 1} of 400" in " ".join(resumed)
+    assert f"epoch {epochs + 1} of 2000" in " ".join(resumed)
+
+
+def test_a_slices_time_is_up_by_itself(campaign, tmp_path, monkeypatch):
+    """With its own timer: whoever trains is asked to stop."""
+    stopped = []
+    monkeypatch.setattr(slices, "run_in_pool", lambda *given: wait_for(given[4], 60) and {})
+    monkeypatch.setattr(slices, "stop_workers", lambda: stopped.append(True))
+    done = run_slice(campaign, ENTRIES, 1, tmp_path / "out", lambda line: None, reserve=59)
+    assert (done.failed, done.packed.files, done.nothing_left) == ({}, [], False)
+    wait_for(lambda: stopped, 60)
 
 
 def test_bundles_that_were_not_taken_in_are_not_replaced(campaign, tmp_path):

@@ -1,6 +1,7 @@
 """The paper's claims as declared, and the verdicts that made-up published runs bring about."""
 
 import csv
+import json
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -188,6 +189,14 @@ def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
     refused(whole.replace('"engine": 1', '"engine": 2'), "engine 2")
     refused(whole.replace('"top1": 50.0', '"top1": 150.0'), "is not an evaluation")
     refused(whole.replace('"epoch": 7,', '"epoch": 6,'), "does not have the run's 150 epochs")
+    edited = rf"{run.label}\.json says that its evaluation came to 50\.90 %, and its last epoch to 50\.00 %"
+    refused(whole.replace('"top1": 50.0', '"top1": 50.9'), edited)
+    refused(whole.replace('"n": 10000', '"n": null'), "is not an evaluation")
+    wrongs = {"threads": "1", "dirty": 0, "commit": 5, "seconds": None, "kernel": None, "processes": 0}
+    for key, wrong in wrongs.items():
+        said = json.loads(whole)
+        said["provenance"] = {"threads": 1, key: wrong}
+        refused(json.dumps(said), rf"\.json has {wrong!r} for {key} in its provenance: delete it and take it back")
     refused(whole, f"is {run.label}", "other.json")
     with pytest.raises(XNetsError, match=r"README\.md is no published run: name a JSON file"):
         read_record(ROOT / "published" / "README.md")

@@ -282,6 +282,26 @@ def test_a_killed_import_started_again_ends_complete(tmp_path, there, here, repo
     assert contents(here) == contents(there)
 
 
+@pytest.mark.parametrize(("n", "left"), [(1, ".checkpoint.arriving."), (4, "checkpoint.arriving")])
+def test_what_a_killed_import_left_of_a_checkpoint_is_cleared_by_the_next(tmp_path, there, here, repository, n, left):
+    """Whatever that one imports: nobody may ever bring this run again."""
+    begin(there, RUNS[3], 1, 30)
+    export_runs(there, tmp_path / "begun.tar", RUNS[3:], unfinished=True)
+    export_runs(there, tmp_path / "others.tar", RUNS[:3])
+    command = [sys.executable, "-c", KILLED, str(here.root), str(tmp_path / "begun.tar"), str(n)]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=repository)
+    assert ended.returncode == -9, ended.stderr
+
+    def arriving():
+        return [path.name for path in here.folder(RUNS[3]).iterdir() if "arriving" in path.name]
+
+    assert [name.startswith(left) for name in arriving()] == [True]
+    import_bundles(here, [tmp_path / "others.tar"])
+    assert arriving() == []
+    assert import_bundles(here, [tmp_path / "begun.tar"]).under_way == [RUNS[3].label]
+    assert files_of(here, RUNS[3]) == files_of(there, RUNS[3])
+
+
 # --- with real runs ---
 
 

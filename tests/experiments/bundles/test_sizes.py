@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -132,14 +133,23 @@ def test_volumes_half_replaced_are_the_old_bundle(tmp_path, there, here, monkeyp
     assert len(here.history(RUNS[1])) == 2
 
 
-@pytest.mark.parametrize("killed_at", range(6))
-def test_a_packing_half_replaced_by_the_next_one_is_imported(tmp_path, there, here, monkeypatch, killed_at):
-    """A slice that is killed between any two files leaves all of one packing, and import takes it."""
+@pytest.fixture
+def packed(tmp_path, there):
+    """packed(n): packs the campaign once more, with a checkpoint of n epochs that makes three volumes."""
     (there.folder(RUNS[1]) / "result.json").unlink()
 
-    def packed(epochs):
+    def pack(epochs):
         begin(there, RUNS[1], epochs, 0, random.Random(epochs).randbytes(int(1.2 * 2**20)))
-        return slices._pack(there, RUNS, tmp_path / "out", 0.5, 8, live=False).files
+        files = slices._pack(there, RUNS, tmp_path / "out", 0.5, 8, live=False).files
+        assert [path.name[-5:] for path in files] == [".1of3", ".2of3", ".3of3"]
+        return files
+
+    return pack
+
+
+@pytest.mark.parametrize("killed_at", range(9))
+def test_a_packing_half_replaced_by_the_next_one_is_imported(tmp_path, here, packed, monkeypatch, capsys, killed_at):
+    """A slice that is killed between any two files leaves all of one packing, and import takes it."""
 
     class Killed(BaseException):
         pass
@@ -157,12 +167,58 @@ def test_a_packing_half_replaced_by_the_next_one_is_imported(tmp_path, there, he
 
         return moved
 
-    assert len(packed(1)) == 3, "volumes"
+    packed(1)
     for name in ("replace", "unlink"):
         monkeypatch.setattr(Path, name, killed(getattr(Path, name)))
     with pytest.raises(Killed):
         packed(2)
     monkeypatch.undo()
     done = import_bundles(here, sorted((tmp_path / "out").glob("campaign-*")))
-    assert (len(done.new), len(here.history(RUNS[1]))) == (2, 1 if killed_at < 3 else 2)
+    assert (len(done.new), len(here.history(RUNS[1]))) == (2, 1 if killed_at < 4 else 2)
+    assert ("left out" in capsys.readouterr().err) == (killed_at in (1, 2, 3, 7, 8)), "whatever is left out is said"
     assert packed(3) == sorted((tmp_path / "out").glob("campaign-*")), "what was left of the kill is gone"
+
+
+def copied(files, to):
+    """As gathered on the machine that keeps things."""
+    to.mkdir(exist_ok=True)
+    return [Path(shutil.copy(path, to)) for path in files]
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_volume_lost_on_the_way_does_not_set_a_run_back(tmp_path, here, packed, lost):
+    """Of the newest packing each is wanted, though an older packing is there whole."""
+    older = copied(packed(1), tmp_path / "gathered")
+    newer = copied(packed(2), tmp_path / "gathered")
+    missing = newer.pop(lost)
+    with pytest.raises(XNetsError, match=rf"campaign-2-1\.tar is cut into 3 files: name {missing.name[-13:]} too"):
+        import_bundles(here, [*older, *newer])
+    assert not here.root.exists()
+    import_bundles(here, older)  # "or none of them"
+    assert len(here.history(RUNS[1])) == 1
+
+
+def test_a_newer_packing_excuses_only_what_a_kill_leaves(tmp_path, here, packed):
+    """The first volume goes first: one that lacks another was damaged on the way, and may be of another machine."""
+    older, newer = copied(packed(1), tmp_path / "gathered"), copied(packed(2), tmp_path / "gathered")
+    for lost in (1, 2):
+        with pytest.raises(XNetsError, match=rf"campaign-1-1\.tar is cut .*{older[lost].name[-13:]} too"):
+            import_bundles(here, [*older[:lost], *older[lost + 1 :], *newer])
+    elsewhere = copied(newer, tmp_path / "another folder")
+    with pytest.raises(XNetsError, match=r"campaign-1-1\.tar is cut"):
+        import_bundles(here, [*older[1:], *elsewhere])
+    with pytest.raises(XNetsError, match="is cut"):
+        import_bundles(here, [*older[1:], *newer[1:]])
+    import_bundles(here, [*older[1:], *newer])
+    assert len(here.history(RUNS[1])) == 2
+
+
+def test_two_machines_that_gave_a_packing_the_same_number(tmp_path, here, packed):
+    """Neither took the other's place: both are wanted whole."""
+    ours = copied(packed(1), tmp_path / "gathered")
+    shutil.rmtree(tmp_path / "out")
+    theirs = copied(packed(2), tmp_path / "gathered")
+    with pytest.raises(XNetsError, match=r"campaign-1-1\.tar is cut"):
+        import_bundles(here, [*ours, *theirs[1:]])
+    import_bundles(here, [*ours, *theirs])
+    assert len(here.history(RUNS[1])) == 2

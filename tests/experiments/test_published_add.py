@@ -1,0 +1,64 @@
+"""`xnets published add`: what it publishes, and what it refuses."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from experiments import scales as scales_module
+from experiments import settings as settings_module
+from experiments.published import read_record
+from experiments.published_cli import add_published
+from tests.experiments.conftest import TINY
+from tests.made_up import finish
+from xnets.errors import XNetsError
+
+OURS = {**TINY, "datasets": {"digits": "digits"}}  # a scale of the data it is said to be of
+
+
+@pytest.fixture
+def add(tiny, monkeypatch):
+    """add("--dirty"): the command, in the small world."""
+    monkeypatch.setattr(settings_module, "read_settings", lambda: tiny)
+    monkeypatch.setattr(scales_module, "read_scales", lambda: {"tiny": OURS})
+    parser = argparse.ArgumentParser()
+    add_published(parser.add_subparsers())
+
+    def call(*words):
+        args = parser.parse_args(["published", "add", *words])
+        return args.run(args)
+
+    return call
+
+
+def published():
+    return {path: path.read_bytes() for path in Path("published").rglob("*.json")}
+
+
+def test_a_run_trained_with_uncommitted_changes_is_published_only_if_asked_for(add, tiny_plan, store, capsys):
+    """Nor is any other before that is settled; the record says so."""
+    clean, dirty, _ = tiny_plan.runs()
+    finish(store, clean, 50.0, dirty=False)
+    finish(store, dirty, 51.0, dirty=True)
+    with pytest.raises(XNetsError, match=rf"^{dirty.label} was trained with uncommitted changes: .* with --dirty\.$"):
+        add()
+    assert not published()
+    add("--dirty")
+    assert capsys.readouterr().out == "2 new, 0 published before, of the 3 runs of scale tiny.\n"
+    kept = {read_record(path).run: read_record(path).said["provenance"]["dirty"] for path in published()}
+    assert kept == {clean: False, dirty: True}
+    before = published()
+    add()
+    assert published() == before, "what is published is no matter any more"
+
+
+def test_an_evaluation_of_another_network_is_not_published(add, tiny_plan, store):
+    run = tiny_plan.runs()[0]
+    finish(store, run, 50.0)
+    store.write_evaluation(run, {"top1": 60.0, "n": 500})
+    with pytest.raises(XNetsError, match=r"evaluation\.json says .* 60\.00 %, .*epoch to 50\.00 %.*: delete it"):
+        add()
+    assert not published()
+    store.write_evaluation(run, {"top1": 50.19, "n": 500})  # a few images, as rounding may have it
+    add()
+    assert len(published()) == 1

@@ -41,10 +41,10 @@ test: setup
 ifeq ($(CLUSTER),yes)
 	-@[ "$$(id -u)" != 0 ] || slurm/local_cluster.sh install --accounting
 endif
-	$(BIN)/python -m pytest -n logical --dist loadfile
+	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
 test-fast: setup
-	$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile --no-loadscope-reorder
 
 # Resolve requirements.lock anew from pyproject.toml.
 lock: setup

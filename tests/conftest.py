@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow files first, so that none of them is left to one process at the end."""
+    """Slow files first, so that none of them is left to one process at the end (with --no-loadscope-reorder)."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

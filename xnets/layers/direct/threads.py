@@ -117,7 +117,7 @@ def _team() -> ctypes.CDLL | None:
 
     GNU's, or another that has GNU's entry point for compiled code, a parallel region.
     """
-    folder = Path(torch.__file__).parent.parent
+    folder = Path(torch.__file__).resolve().parent.parent  # as the kernel names it, whatever links lead there
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:

@@ -143,6 +143,34 @@ def test_work_in_pieces_that_fit_small_caches(name, sharing, monkeypatch):
     assert_right(problem(n_in, rows, 1, degree, window, 70, size, double=True))
 
 
+@needs_llvmlite
+@pytest.mark.parametrize("batch", [5, 17, 33])
+@pytest.mark.parametrize("size", [(32, 16), (24, 17), (20, 20), (17, 19)])
+def test_strips_of_large_maps_are_the_map(size, batch, monkeypatch):
+    """The same bits, however many rows are packed at a time; 17 rows are no whole number of tiles."""
+    from xnets.layers.direct import window
+
+    case, results = problem(12, 8, 1, 4, 3, batch, size), []
+    for floats in (1, 12 * 10 * 30 * 16, 10**9):
+        monkeypatch.setattr(window, "STRIP", floats)
+        results.append(computed(*case))
+    for first, second, whole in zip(*results, strict=True):
+        assert torch.equal(first, whole)
+        assert torch.equal(second, whole)
+    assert_right(case)
+
+
+def test_a_strip_is_as_many_rows_as_fit():
+    from xnets.layers.direct import window
+
+    shape = window.tiled(32, 32, 16)
+    for floats, rows in ((1, shape.tall), (64 * 10 * 34 * 16, 8), (64 * 34 * 34 * 16, 16)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(window, "STRIP", floats)
+            assert window.strip_of(shape, 64, 16).height == rows
+    assert window.strip_of(window.tiled(14, 14, 16), 10**6, 16).height == 14  # small maps are packed whole
+
+
 @pytest.mark.parametrize("at_once", [1, 40, 2**16])
 @pytest.mark.parametrize(("group", "chunks"), [(4, 1), (4, 3), (1, 2), (3, 1)])
 def test_groups_of_rows_hold_each_edge_once(monkeypatch, at_once, group, chunks):

@@ -22,7 +22,7 @@ from xnets.layers.direct.threads import address_of, addresses, in_parallel, part
 CACHE = 128 * 1024  # floats of input that shall stay in the second-level cache: half of its 1 MiB
 AT_ONCE = 4 * 1024 * 1024  # floats of packed inputs and outputs: 16 MiB
 SHARING = 6  # from this compression on, four outputs share too few inputs for grouping to pay
-STRIP = 192 * 1024  # floats of packed images under one tile of a window product: three quarters of that cache
+UNDER_TILE = 192 * 1024  # floats of packed images under one tile of a window product: three quarters of that cache
 NEAR = 16 * 1024  # floats of input that shall stay close to the core
 
 
@@ -180,10 +180,10 @@ class Packing(NamedTuple):
         even = [lanes for lanes in sizes if is_even(-(-images // lanes), threads)]
         return self._replace(lanes=even[0]) if even else self
 
-    def packer(self, size: tuple[int, ...]) -> Callable[..., None]:
-        """window.pack, of a source of height and width `size`."""
+    def packer(self, size: tuple[int, ...], strip: window.Map | None = None) -> Callable[..., None]:
+        """window.pack, of a source of height and width `size`; of a strip at a time, if there is one."""
         border = 0 if self.shape.inset else self.shape.border
-        return compiled(window.pack, *size, border, border, *self.shape.padded, self.lanes)
+        return compiled(window.pack, *size, border, border, *(strip or self.shape).padded, self.lanes)
 
     def pack(self, x: Tensor, into: int) -> None:
         """x (images, C, H, W), at most `lanes` images, -> (C, *shape.padded, lanes)."""
@@ -198,7 +198,7 @@ class Packing(NamedTuple):
     def _pack(self, kernel: Callable[..., None], x: Tensor, into: int, vectors: int) -> None:
         (images, channels), zeros = x.shape[:2], x.new_zeros(self.lanes)
         pieces = parts(channels, threads_for(channels * vectors * self.lanes * 4))
-        in_parallel(kernel, [(*addresses(x), into, *addresses(zeros), *piece, channels, images) for piece in pieces])
+        in_parallel(kernel, [(*addresses(x), into, *addresses(zeros), *piece, channels, images, 0) for piece in pieces])
 
     def floats(self, channels: int) -> int:
         """Of one packed block of sources."""
@@ -256,9 +256,7 @@ def _windows(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, 
     packing = packing.shared_evenly(images, threads)
     lanes = packing.lanes
     # of the channels under a tile, as many at a time as stay in the cache
-    chunks = min(-(-channels * shape.reach[0] * shape.reach[1] * lanes // STRIP), channels)
-    product = compiled(window.product, shape, transposed and shape.step == 1, chunks > 1, lanes)
-    unpack = compiled(window.unpack, shape, lanes)
+    chunks = min(-(-channels * shape.reach[0] * shape.reach[1] * lanes // UNDER_TILE), channels)
     y = x.new_empty(images, rows, *size)
     sparse, bounds = adjacency.transposed if transposed else adjacency.rows, adjacency.bounds(transposed, chunks)
     filters = sparse.sorted(weight.view(-1, 9))
@@ -267,23 +265,35 @@ def _windows(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, 
     zeros = x.new_zeros(2 * lanes)
     nothing, sink = zeros.data_ptr(), zeros[lanes:].data_ptr()
     given = addresses(filters, sparse.columns, bounds)
+
+    def kernels(shape: window.Map) -> tuple[Callable[..., None], Callable[..., None]]:
+        product = compiled(window.product, shape, transposed and shape.step == 1, chunks > 1, lanes)
+        return product, compiled(window.unpack, shape, lanes)
+
     if is_even(blocks, threads):
+        strip = window.strip_of(shape, channels, lanes)
         whole = compiled(window.whole_blocks, lanes)
-        steps = [address_of(kernel) for kernel in (packing.packer(x.shape[2:]), product, unpack)]
+        steps = [address_of(kernel) for kernel in (packing.packer(x.shape[2:], strip), *kernels(strip))]
         sizes = (images, channels, rows, x_image, y_image, chunks)
-        with _rooms(parts(blocks, threads), packing.floats(channels), rows * shape.sums * lanes) as rooms:
+        strips = (shape.height // strip.height, strip.height, strip.height * shape.width)
+        packed, sums = channels * math.prod(strip.padded) * lanes, rows * strip.sums * lanes
+        with _rooms(parts(blocks, threads), packed, sums) as rooms:
             in_parallel(
                 whole,
-                [(*steps, *addresses(x, y), *given, *room, nothing, sink, *piece, *sizes) for room, piece in rooms],
+                [
+                    (*steps, *addresses(x, y), *given, *room, nothing, sink, *piece, *sizes, *strips)
+                    for room, piece in rooms
+                ],
             )
         return y
+    product, unpack = kernels(shape)
     with scratch(packing.floats(channels)) as (packed,), scratch(rows * shape.sums * lanes) as (sums,):
         for first in range(0, images, lanes):
             now, into = x[first : first + lanes], y[first].data_ptr()
             packing.pack(now, packed)
             pieces = parts(rows, threads)
             in_parallel(product, [(packed, *given, sums, *piece, chunks) for piece in pieces])
-            in_parallel(unpack, [(sums, into, sink, *piece, rows, now.shape[0]) for piece in pieces])
+            in_parallel(unpack, [(sums, into, sink, *piece, rows, now.shape[0], size[0] * size[1]) for piece in pieces])
     return y
 
 

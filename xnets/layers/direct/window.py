@@ -6,6 +6,7 @@ for all of it, and a loaded pixel serves up to nine taps. A tile of the output s
 Small maps fit into one tile: then they are packed without a border, and taps that fall off the map are left out.
 """
 
+import math
 from typing import NamedTuple
 
 from xnets.layers.direct.ir import Function, Variable
@@ -16,6 +17,7 @@ SPREAD = -2
 GAP = 9  # vectors added to a channel whose length is a multiple of `CROWDED`
 CROWDED = 32
 UNROLLED = 256  # pixels of a map
+STRIP = 2**20  # floats of a packed strip: 4 MiB
 
 
 def step_of(height: int, width: int) -> int:
@@ -123,6 +125,16 @@ def tiled(
     return min((shape for shape in maps if not shape.whole), key=cost)
 
 
+def strip_of(shape: Map, channels: int, lanes: int) -> Map:
+    """The part of a large map that is packed, computed and unpacked at a time: as many rows as fit into STRIP."""
+    if shape.step != 1 or shape.inset or shape.height * shape.width <= UNROLLED:
+        return shape
+    rows = [r for r in range(shape.tall, shape.height, shape.tall) if shape.height % r == 0]
+    strips = [shape._replace(height=r, inset=True) for r in rows]
+    near = [strip for strip in strips if channels * math.prod(strip.padded) * lanes <= STRIP]
+    return max([*near, *strips[:1]], default=shape)
+
+
 def cut_up(height: int, width: int, images: int, lanes: int) -> tuple[int, int]:
     """Rows and columns of pieces into which few maps are cut so that all lanes have work at the least cost."""
 
@@ -136,15 +148,20 @@ def cut_up(height: int, width: int, images: int, lanes: int) -> tuple[int, int]:
 def pack(height: int, width: int, top: int, left: int, tall: int, wide: int, lanes: int) -> Function:
     """x (images, channels, height, width) -> packed (channels, tall, wide, lanes), for channels [c0, c1).
 
-    The map begins at (top, left); around it, and in lanes without an image, are zeros. `zeros` holds `lanes` of them.
+    Row `first` of the map stands at (top, left); around the map, and in lanes without an image, are zeros, of which
+    `zeros` holds `lanes`. Small maps are packed whole: their `first` is 0.
     """
-    code = Function("pack", ["x", "packed", "zeros"], ["c0", "c1", "channels", "images"], lanes)
+    code = Function("pack", ["x", "packed", "zeros"], ["c0", "c1", "channels", "images", "first"], lanes)
     alive = [code.op(f"icmp slt i64 {i}, %images") for i in range(lanes)]
     pixels = height * width
 
     def clear(start: str, cells: int) -> None:
         with code.loop(0, cells * lanes, lanes) as i:
             code.store("zeroinitializer", code.at(start, i))
+
+    def clear_sides(row: str) -> None:
+        clear(row, left)
+        clear(code.at(row, (left + width) * lanes), wide - left - width)
 
     def move(source: str, count: int, places: list[str]) -> None:
         """`count` pixels in a row, of every image."""
@@ -158,27 +175,31 @@ def pack(height: int, width: int, top: int, left: int, tall: int, wide: int, lan
     with code.loop("%c0", "%c1") as c:
         source = code.at("%x", code.mul(c, pixels))
         plane = code.at("%packed", code.mul(c, tall * wide * lanes))
-        clear(plane, top * wide)
-        clear(code.at(plane, (top + height) * wide * lanes), (tall - top - height) * wide)
-        if wide > width:
-            with code.loop(top, top + height) as r:
-                row = code.at(plane, code.mul(r, wide * lanes))
-                clear(row, left)
-                clear(code.at(row, (left + width) * lanes), wide - left - width)
         if pixels <= UNROLLED:  # then short rows share the blocks that are transposed
-            for first in range(0, pixels, lanes):
-                count = min(lanes, pixels - first)
-                cells = [divmod(p, width) for p in range(first, first + count)]
+            clear(plane, top * wide)
+            clear(code.at(plane, (top + height) * wide * lanes), (tall - top - height) * wide)
+            if wide > width:
+                with code.loop(top, top + height) as i:
+                    clear_sides(code.at(plane, code.mul(i, wide * lanes)))
+            for start in range(0, pixels, lanes):
+                count = min(lanes, pixels - start)
+                cells = [divmod(p, width) for p in range(start, start + count)]
                 places = [code.at(plane, ((top + i) * wide + left + j) * lanes) for i, j in cells]
-                move(code.at(source, first), count, places)
+                move(code.at(source, start), count, places)
         else:
-            with code.loop(0, height) as r:
-                row = code.at(plane, code.mul(code.add(code.mul(code.add(r, top), wide), left), lanes))
-                start = code.at(source, code.mul(r, width))
-                for first in range(0, width, lanes):
-                    count = min(lanes, width - first)
-                    places = [code.at(row, (first + i) * lanes) for i in range(count)]
-                    move(code.at(start, first), count, places)
+            with code.loop(0, tall) as i:
+                row = code.at(plane, code.mul(i, wide * lanes))
+                r = code.sub(code.add("%first", i), top)
+                inside = code.op(f"icmp ult i64 {r}, {height}")
+                with code.when(code.op(f"xor i1 {inside}, true")):
+                    clear(row, wide)
+                with code.when(inside):
+                    clear_sides(row)
+                    start = code.at(source, code.mul(r, width))
+                    for column in range(0, width, lanes):
+                        count = min(lanes, width - column)
+                        places = [code.at(row, (left + column + j) * lanes) for j in range(count)]
+                        move(code.at(start, column), count, places)
     return code
 
 
@@ -221,26 +242,27 @@ def product(shape: Map, mirrored: bool, cut: bool, lanes: int) -> Function:
 
 
 def unpack(shape: Map, lanes: int) -> Function:
-    """What `product` makes -> y (images, rows, height, width), for rows [r0, r1).
+    """What `product` makes -> the first height x width of the `pixels` of y (images, rows, pixels), for rows [r0, r1).
 
     `sink`, `lanes` floats, takes what belongs to no image. Apart from the product, since y is then written in order:
     the same rows of many images fall on the same few places of a cache, so that lines which are written tile by tile
     would be fetched anew for each.
     """
-    code = Function("unpack", ["packed", "y", "sink"], ["r0", "r1", "rows", "images"], lanes)
+    code = Function("unpack", ["packed", "y", "sink"], ["r0", "r1", "rows", "images", "pixels"], lanes)
     alive = [code.op(f"icmp slt i64 {i}, %images") for i in range(lanes)]
     height, width = shape.height, shape.width
+    image_of_y = code.mul("%rows", "%pixels")
 
     def move(places: list[str], target: str) -> None:
         """Pixels that are consecutive in y, of every image."""
         vectors = [code.load(place) for place in places] + ["zeroinitializer"] * (lanes - len(places))
         for i, image in enumerate(code.transpose(vectors)):
-            here = code.at(target, code.mul("%rows", i * height * width))
+            here = code.at(target, code.mul(image_of_y, i))
             code.store_some(image, code.pick(alive[i], here, "%sink"), len(places))
 
     with code.loop("%r0", "%r1") as r:
         plane = code.at("%packed", code.mul(r, shape.sums * lanes))
-        target = code.at("%y", code.mul(r, height * width))
+        target = code.at("%y", code.mul(r, "%pixels"))
         if height * width <= UNROLLED:  # then short rows share the blocks that are transposed
             for first in range(0, height * width, lanes):
                 cells = [divmod(p, width) for p in range(first, min(first + lanes, height * width))]
@@ -255,25 +277,31 @@ def unpack(shape: Map, lanes: int) -> Function:
 
 
 def whole_blocks(lanes: int) -> Function:
-    """`pack`, `product` and `unpack` one after the other, for blocks [b0, b1) of `lanes` images each.
+    """`pack`, `product` and `unpack` one after the other, for blocks [b0, b1) of `lanes` images, each in strips.
 
-    x and y have x_image and y_image floats for each of `images`; zeros and sink are `lanes` floats. All threads share
-    the sink, which nobody reads.
+    x and y have x_image and y_image floats for each of `images`; a strip is strip_rows rows, strip_pixels pixels, of a
+    map of y. zeros and sink are `lanes` floats. All threads share the sink, which nobody reads.
     """
     code = Function(
         "whole_blocks",
         ["pack", "product", "unpack", "x", "y", "filters", "columns", "bounds", "packed", "sums", "zeros", "sink"],
-        ["b0", "b1", "images", "channels", "rows", "x_image", "y_image", "chunks"],
+        [
+            "b0", "b1", "images", "channels", "rows", "x_image", "y_image", "chunks", "strips", "strip_rows",
+            "strip_pixels",
+        ],
         lanes,
-    )
-    with code.loop("%b0", "%b1") as b:
+    )  # fmt: skip
+    pixels = code.mul("%strips", "%strip_pixels")
+    with code.loop("%b0", "%b1") as b, code.loop(0, "%strips") as s:
         first = code.mul(b, lanes)
         now = f"i64 {code.least(lanes, code.sub('%images', first))}"
-        x, y = (f"ptr {code.at(f'%{m}', code.mul(first, f'%{m}_image'))}" for m in "xy")
-        code.emit(f"call void %pack({x}, ptr %packed, ptr %zeros, i64 0, i64 %channels, i64 %channels, {now})")
+        x, y = (code.at(f"%{m}", code.mul(first, f"%{m}_image")) for m in "xy")
+        y, row = code.at(y, code.mul(s, "%strip_pixels")), f"i64 {code.mul(s, '%strip_rows')}"
+        every = "i64 %channels, i64 %channels"
+        code.emit(f"call void %pack(ptr {x}, ptr %packed, ptr %zeros, i64 0, {every}, {now}, {row})")
         matrix = "ptr %filters, ptr %columns, ptr %bounds"
         code.emit(f"call void %product(ptr %packed, {matrix}, ptr %sums, i64 0, i64 %rows, i64 %chunks)")
-        code.emit(f"call void %unpack(ptr %sums, {y}, ptr %sink, i64 0, i64 %rows, i64 %rows, {now})")
+        code.emit(f"call void %unpack(ptr %sums, ptr {y}, ptr %sink, i64 0, i64 %rows, i64 %rows, {now}, i64 {pixels})")
     return code
 
 

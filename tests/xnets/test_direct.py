@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.xnets.direct_cases import assert_right, computed, needs_llvmlite, problem
+from tests.xnets.direct_cases import assert_right, computed, how_of, needs_llvmlite, problem
 from xnets import ExpanderLinear
+from xnets.layers.direct import DirectKernel
 
 
 @st.composite
@@ -27,6 +28,36 @@ def problems(draw):
 @given(problems())
 def test_any_shape(case):
     assert_right(case)
+
+
+@st.composite
+def small_problems(draw):
+    n_in, window = draw(st.integers(1, 6)), draw(st.sampled_from([0, 1, 3]))
+    return problem(
+        n_in, draw(st.integers(1, 4)), draw(st.integers(1, 2)), draw(st.integers(1, n_in)), window,
+        draw(st.integers(1, 3)), (draw(st.integers(1, 4)), draw(st.integers(1, 4))), draw(st.integers(0, 2**31)),
+        draw(st.booleans()), draw(st.sampled_from([1, 2])),
+    )  # fmt: skip
+
+
+@needs_llvmlite
+@pytest.mark.filterwarnings("ignore:.*not a double precision floating point:UserWarning")
+@pytest.mark.parametrize("last", [False, True])
+@settings(max_examples=15, deadline=None)
+@given(case=small_problems())
+def test_gradcheck_of_first_and_second_order(last, case):
+    """In float32, with steps of 1: the layer is linear in x and in the weight, so differences are exact but for
+    rounding."""
+    x, weight, edges, upstream = case
+    kernel, how = DirectKernel(), how_of(x, weight, upstream)
+    x = x.contiguous(memory_format=torch.channels_last) if last and how else x
+
+    def layer(x, weight):
+        return kernel.conv2d(x, weight, None, edges, how) if how else kernel.linear(x, weight, None, edges)
+
+    given = tuple(t.detach().requires_grad_() for t in (x, weight))
+    assert torch.autograd.gradcheck(layer, given, eps=1.0, atol=1e-4, rtol=1e-4)
+    assert torch.autograd.gradgradcheck(layer, given, upstream.requires_grad_(), eps=1.0, atol=1e-3, rtol=1e-3)
 
 
 # (n_in, rows, degree, window, batch, size): what hypothesis seldom draws

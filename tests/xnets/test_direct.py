@@ -195,7 +195,7 @@ def test_a_strip_is_as_many_rows_as_fit():
     from xnets.layers.direct import window
 
     shape = window.tiled(32, 32, 16)
-    for floats, rows in ((1, shape.tall), (64 * 10 * 34 * 16, 8), (64 * 34 * 34 * 16, 16)):
+    for floats, rows in ((1, shape.tall), (64 * 10 * 34 * 16, 8), (64 * 34 * 34 * 16, 32), (64 * 34 * 34 * 16 - 1, 16)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(window, "STRIP", floats)
             assert window.strip_of(shape, 64, 16).height == rows

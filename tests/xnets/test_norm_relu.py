@@ -210,6 +210,16 @@ def test_operator_is_registered_whole(last):
     torch.library.opcheck(torch.ops.xnets.norm_gradient.default, (x.detach(), x.detach(), *of_channels[:4], True))
 
 
+def test_the_operator_is_right_in_any_layout():
+    from xnets.layers.direct.norm_op import norm as op
+
+    norm, x, _ = drawn(4, 6, 5, 7)
+    for other in (x.transpose(2, 3), x.permute(1, 0, 2, 3), x[:, :, ::2], x.expand(2, -1, -1, -1, -1)[1]):
+        norm = nn.BatchNorm2d(other.shape[1])
+        y = op(other, norm.weight, norm.bias, norm.eps, True)[0]
+        torch.testing.assert_close(y, F.relu(norm(other)), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changed", "why"),
     [

@@ -18,7 +18,7 @@ from xnets.layers.direct.threads import addresses, in_parallel, parts, threads_f
 
 SIDE = 4  # tiles of a strip
 STRIP = 96 * 1024  # floats of a strip's input
-SHARING = 12  # from this compression on, four outputs share too few inputs for grouping to pay
+SHARING = 12  # as direct.run.SHARING; but here weights are sorted once and for all, so that grouping pays for longer
 
 
 class Pack(Step):

@@ -17,12 +17,7 @@ def _finish(code: Function, total: str, other: str | None, relu: bool) -> str:
     """The sum, plus the residual there, at least zero if `relu`; NaN stays NaN."""
     if other is not None:
         total = code.plus(total, code.load(other))
-    return _positive(code, total) if relu else total
-
-
-def _positive(code: Function, vector: str) -> str:
-    below = code.op(f"fcmp olt {code.vector} {vector}, zeroinitializer")
-    return code.op(f"select <{code.width} x i1> {below}, {code.vector} zeroinitializer, {code.vector} {vector}")
+    return code.positive(total, total) if relu else total
 
 
 # --- 1x1 convolutions and linear layers ---
@@ -59,7 +54,8 @@ def pointwise(group: int, vectors: int, width: int, before: bool, relu: bool, ad
                 for v in range(vectors):
                     vector = code.load(code.at(a, v * width))
                     if before:
-                        vector = _positive(code, code.fma(vector, scale, shift))
+                        vector = code.fma(vector, scale, shift)
+                        vector = code.positive(vector, vector)
                     code.store(vector, code.at(b, v * width))
         with code.loop(0, "%chunks") as chunk:
             fresh = code.op(f"icmp eq i64 {chunk}, 0")

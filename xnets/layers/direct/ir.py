@@ -136,13 +136,25 @@ class Function:
         """A vector variable, set to zero here."""
         return Variable(self, self.vector, "zeroinitializer")
 
-    def load(self, pointer: str) -> str:
-        """`width` floats, at any alignment."""
+    def load(self, pointer: str, mask: str | None = None) -> str:
+        """`width` floats, at any alignment; with a mask see load_first."""
+        if mask is not None:
+            return self.load_first(pointer, mask)
         return self.op(f"load {self.vector}, ptr {pointer}, align 4")
 
-    def store(self, vector: str, pointer: str) -> None:
-        """`width` floats, at any alignment."""
+    def store(self, vector: str, pointer: str, mask: str | None = None) -> None:
+        """`width` floats, at any alignment, or the masked lanes."""
+        if mask is not None:
+            self.store_first(vector, pointer, mask)
+            return
         self.emit(f"store {self.vector} {vector}, ptr {pointer}, align 4")
+
+    def add_to_doubles(self, vector: str, pointer: str) -> None:
+        """Add `width` floats to as many doubles there."""
+        kind = f"<{self.width} x double>"
+        known = self.op(f"load {kind}, ptr {pointer}, align 8")
+        more = self.op(f"fpext {self.vector} {vector} to {kind}")
+        self.emit(f"store {kind} {self.op(f'fadd {kind} {known}, {more}')}, ptr {pointer}, align 8")
 
     def broadcast(self, pointer: str) -> str:
         """The float there in every lane."""

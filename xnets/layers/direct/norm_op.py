@@ -1,7 +1,7 @@
 """Batch normalisation of a batch, with or without ReLU after it, as PyTorch operators; see norms.py, norms_last.py."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -14,13 +14,15 @@ from xnets.layers.direct.run import CACHE
 from xnets.layers.direct.scratch import scratch
 from xnets.layers.direct.threads import addresses, in_parallel, parts, threads_for
 
-Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Normed = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # y, and of each channel what `norm` says
 
 
 @torch.library.custom_op("xnets::norm", mutates_args=())
-def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Six:
+def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Normed:
     """y = (x - mean) * scale + shift, or 0 if relu and that is below; and of each channel mean, 1 / sd, scale, shift
-    and biased variance. x (N, C, H, W) contiguous or channels_last, weight and bias (C,), all float32 on a CPU."""
+    and biased variance. x (N, C, H, W), contiguous or channels_last (else y is contiguous), weight and bias (C,), all
+    float32 on a CPU."""
+    x = _in_order(x)
     y = torch.empty_like(x)
     of_channels = [torch.empty_like(weight) for _ in range(5)]
     number = torch.tensor([eps], dtype=torch.float64, device="cpu")
@@ -30,8 +32,8 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Six
         return y, *of_channels
     mean, _, scale, shift, _ = of_channels
     with _moments(x) as moments:
-        _by_slices(norms_last.forward_moments, x, (), addresses(x), moments)
-        _at_once(
+        _by_slices(compiled(norms_last.forward_moments, x.shape[1], vector_width()), x, addresses(x), moments)
+        _of_all_slices(
             norms_last.forward_statistics, x, (*addresses(x), moments, *addresses(weight, bias, number, *of_channels))
         )
     _by_rows(norms_last.forward, x, relu, [x, mean, scale, shift, y])
@@ -43,6 +45,7 @@ def norm_gradient(
     dy: Tensor, x: Tensor, mean: Tensor, inverse_sd: Tensor, scale: Tensor, shift: Tensor, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias from that of y and from what `norm` returned."""
+    x = _in_order(x)
     dx, d_weight, d_bias = torch.empty_like(x), torch.empty_like(mean), torch.empty_like(mean)
     if x.is_contiguous():
         arrays = [x, dy.contiguous(), mean, inverse_sd, scale, shift, dx, d_weight, d_bias]
@@ -51,11 +54,17 @@ def norm_gradient(
     dy = dy.contiguous(memory_format=torch.channels_last)
     passed = torch.empty_like(mean), torch.empty_like(mean)
     with _moments(x) as moments:
-        _by_slices(norms_last.backward_moments, x, (relu,), addresses(x, dy, mean, scale, shift), moments)
+        summed = compiled(norms_last.backward_moments, x.shape[1], relu, vector_width())
+        _by_slices(summed, x, addresses(x, dy, mean, scale, shift), moments)
         gradients = addresses(inverse_sd, scale, d_weight, d_bias, *passed)
-        _at_once(norms_last.backward_gradients, x, (moments, *gradients))
+        _of_all_slices(norms_last.backward_gradients, x, (moments, *gradients))
     _by_rows(norms_last.backward, x, relu, [x, dy, mean, scale, shift, *passed, dx])
     return dx, d_weight, d_bias
+
+
+def _in_order(x: Tensor) -> Tensor:
+    """Contiguous unless it is that, or channels_last, already."""
+    return x if x.is_contiguous(memory_format=torch.channels_last) else x.contiguous()
 
 
 def _run(generate: Any, x: Tensor, relu: bool, maps: int, arrays: list[Tensor]) -> None:
@@ -80,18 +89,18 @@ def _run(generate: Any, x: Tensor, relu: bool, maps: int, arrays: list[Tensor]) 
 
 @contextlib.contextmanager
 def _moments(x: Tensor) -> Iterator[int]:
-    """Their address."""
+    """Room for them: its address."""
     with scratch(norms_last.room(_rows(x), x.shape[1], vector_width())) as (moments,):
         yield moments
 
 
-def _by_slices(generate: Any, x: Tensor, shape: tuple, given: tuple[int, ...], moments: int) -> None:
-    kernel, rows = compiled(generate, x.shape[1], *shape, vector_width()), _rows(x)
+def _by_slices(kernel: Callable[..., None], x: Tensor, given: tuple[int, ...], moments: int) -> None:
+    rows = _rows(x)
     pieces = parts(-(-rows // norms_last.SLICE), threads_for(2 * x.numel()))
     in_parallel(kernel, [(*given, moments, *piece, rows) for piece in pieces])
 
 
-def _at_once(generate: Any, x: Tensor, given: tuple[int, ...]) -> None:
+def _of_all_slices(generate: Any, x: Tensor, given: tuple[int, ...]) -> None:
     rows = _rows(x)
     compiled(generate, x.shape[1], vector_width())(*given, -(-rows // norms_last.SLICE), rows)
 
@@ -107,18 +116,18 @@ def _rows(x: Tensor) -> int:
 
 
 @norm.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Six:
-    return torch.empty_like(x), *(torch.empty_like(weight) for _ in range(5))
+def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Normed:
+    return torch.empty_like(_in_order(x)), *(torch.empty_like(weight) for _ in range(5))
 
 
 @norm_gradient.register_fake
 def _(
     dy: Tensor, x: Tensor, mean: Tensor, inverse_sd: Tensor, scale: Tensor, shift: Tensor, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(mean), torch.empty_like(mean)
+    return torch.empty_like(_in_order(x)), torch.empty_like(mean), torch.empty_like(mean)
 
 
-def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float, bool], output: Six) -> None:
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float, bool], output: Normed) -> None:
     x, weight, bias, ctx.eps, ctx.relu = inputs
     _, *of_channels = output
     ctx.mark_non_differentiable(*of_channels)

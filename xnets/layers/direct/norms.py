@@ -167,16 +167,11 @@ class _Unit:
 
     def load(self, array: str, where: str, mask: str | None) -> str:
         """A vector of it, zero in the lanes that are masked out."""
-        pointer = self.code.at(array, where)
-        return self.code.load(pointer) if mask is None else self.code.load_first(pointer, mask)
+        return self.code.load(self.code.at(array, where), mask)
 
     def store(self, vector: str, array: str, where: str, mask: str | None) -> None:
         """A vector of it, but for the lanes that are masked out."""
-        pointer = self.code.at(array, where)
-        if mask is None:
-            self.code.store(vector, pointer)
-        else:
-            self.code.store_first(vector, pointer, mask)
+        self.code.store(vector, self.code.at(array, where), mask)
 
     def lane(self, u: str, place: int) -> str:
         """Row `place` of the floats of a unit."""
@@ -199,11 +194,7 @@ class _Unit:
 
     def collect(self, u: str, moment: int, vector: str) -> None:
         """Add a row's sums to a moment."""
-        code, there = self.code, self._room(u, 2 * moment)
-        kind = f"<{code.width} x double>"
-        known = code.op(f"load {kind}, ptr {there}, align 8")
-        more = code.op(f"fpext {code.vector} {vector} to {kind}")
-        code.emit(f"store {kind} {code.op(f'fadd {kind} {known}, {more}')}, ptr {there}, align 8")
+        self.code.add_to_doubles(vector, self._room(u, 2 * moment))
 
     def moment(self, c: str, moment: int) -> str:
         """The sum of a channel's lanes."""

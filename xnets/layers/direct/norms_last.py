@@ -1,9 +1,9 @@
 """IR of batch normalisation in training for maps that are channels_last: what norms.py is for contiguous ones.
 
-A map is (rows, channels) floats; a row is a pixel of an image. Rows are taken BLOCK at a time, and of a block a few
-vectors of channels at a time, whose constants stay in registers. Moments are sums of floats within a block, and of
-doubles over the blocks of a slice and over the slices; these are as long whatever the number of threads, so that it
-changes no bit. `moments` is (slices, 2, padded(channels)) doubles.
+A map is (rows, channels) floats; a row is a pixel of an image. What is written is written row by row, as it lies in
+memory. What is summed is read BLOCK rows at a time, and of a block a few vectors of channels at a time, whose sums stay
+in registers: floats within a block, doubles over the blocks of a slice and over the slices. These are as long whatever
+the number of threads, so that it changes no bit. `moments` is (slices, 2, padded(channels)) doubles.
 """
 
 from collections.abc import Callable, Iterator
@@ -66,7 +66,7 @@ def forward(channels: int, relu: bool, width: int) -> Function:
             for piece in pieces:
                 mean, scale, shift = _constants(code, piece, "mean", "scale", "shift")
                 y = code.fma(code.minus(_load(code, source, *piece), mean), scale, shift)
-                _store(code, code.positive(y, y) if relu else y, target, *piece)
+                code.store(code.positive(y, y) if relu else y, code.at(target, piece[0]), piece[1])
     return code
 
 
@@ -112,7 +112,8 @@ def backward(channels: int, relu: bool, width: int) -> Function:
                 constants = _constants(code, piece, "mean", "scale", "shift")
                 through_mean, through_sd = _constants(code, piece, "through_mean", "through_sd")
                 deviation, dy = _let_through(code, channels, r, piece, constants, relu)
-                _store(code, code.fma(dy, constants[1], code.fma(deviation, through_sd, through_mean)), target, *piece)
+                dx = code.fma(dy, constants[1], code.fma(deviation, through_sd, through_mean))
+                code.store(dx, code.at(target, piece[0]), piece[1])
     return code
 
 
@@ -148,9 +149,7 @@ def _sum_slices(code: Function, channels: int, add: Callable[[list[Piece], str, 
                 for moment, totals in enumerate(add(pieces, first, stop)):
                     for (c, _), total in zip(pieces, totals, strict=True):
                         there = code.at(moments, code.add(c, moment * stride), "double")
-                        known = code.op(f"load {kind}, ptr {there}, align 8")
-                        more = code.op(f"fpext {code.vector} {total} to {kind}")
-                        code.emit(f"store {kind} {code.op(f'fadd {kind} {known}, {more}')}, ptr {there}, align 8")
+                        code.add_to_doubles(total, there)
 
 
 def _totals(code: Function, channels: int, c: str) -> list[str]:
@@ -179,13 +178,4 @@ def _constants(code: Function, piece: Piece, *names: str) -> list[str]:
 
 
 def _load(code: Function, array: str, c: str | int, mask: str | None) -> str:
-    pointer = code.at(array, c)
-    return code.load(pointer) if mask is None else code.load_first(pointer, mask)
-
-
-def _store(code: Function, vector: str, array: str, c: str | int, mask: str | None) -> None:
-    pointer = code.at(array, c)
-    if mask is None:
-        code.store(vector, pointer)
-    else:
-        code.store_first(vector, pointer, mask)
+    return code.load(code.at(array, c), mask)

@@ -16,7 +16,7 @@ TAPS = [(i, j) for i in range(3) for j in range(3)]
 SPREAD = -2
 GAP = 9  # vectors added to a channel whose length is a multiple of `CROWDED`
 CROWDED = 32
-UNROLLED = 256  # pixels of a map
+UNROLLED = 256  # pixels of a map up to which the code to move them is written out, pixel by pixel
 STRIP = 2**20  # floats of a packed strip: 4 MiB
 
 
@@ -126,13 +126,16 @@ def tiled(
 
 
 def strip_of(shape: Map, channels: int, lanes: int) -> Map:
-    """The part of a large map that is packed, computed and unpacked at a time: as many rows as fit into STRIP."""
+    """The part of a large map that is packed, computed and unpacked at a time: as many rows as fit into STRIP.
+
+    Strips are of one height and of whole tiles; where there is none such, the map is its own.
+    """
     if shape.step != 1 or shape.inset or shape.height * shape.width <= UNROLLED:
         return shape
-    rows = [r for r in range(shape.tall, shape.height, shape.tall) if shape.height % r == 0]
+    rows = [r for r in range(shape.tall, shape.height + 1, shape.tall) if shape.height % r == 0]
     strips = [shape._replace(height=r, inset=True) for r in rows]
     near = [strip for strip in strips if channels * math.prod(strip.padded) * lanes <= STRIP]
-    return max([*near, *strips[:1]], default=shape)
+    return (near or strips[:1] or [shape])[-1]
 
 
 def cut_up(height: int, width: int, images: int, lanes: int) -> tuple[int, int]:

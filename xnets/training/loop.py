@@ -229,7 +229,8 @@ def _precision(protocol: Protocol, device: torch.device) -> AbstractContextManag
 def in_fast_layout(model: nn.Module, name: ModelName) -> Callable[[torch.Tensor], torch.Tensor]:
     """The network as training steps call it, with batches that come channels_last.
 
-    On a CPU X-DenseNets are faster contiguous, since they concatenate maps, and for_training has norms for it.
+    On a CPU X-DenseNets are faster contiguous, since they concatenate maps, and for_training has norms for it. Others
+    keep torch's norms, by which the runs in published/ came to their bits.
     """
     if (name.kind, name.family) != ("X", "densenet") or kernel_in_force() not in ("auto", "direct"):
         return model

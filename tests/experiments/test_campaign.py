@@ -71,7 +71,7 @@ def test_nothing_left_is_no_mistake(campaign, tmp_path, monkeypatch, capsys, whe
     monkeypatch.setattr(settings_module, "read_settings", lambda: campaign)
     monkeypatch.setattr(campaign_module, "read_campaign", lambda: ENTRIES)
     for run in (run for runs in campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).values() for run in runs):
-        made_up.finish(Store(campaign.store), run, 50.0, cuda=None, seconds=1.0, threads=1, processes=1)
+        made_up.finish(Store(campaign.store), run, 50.0)
         if where == "published":
             publish(Store(campaign.store), [run], Path("published/tiny"))
     if where == "published":
@@ -89,7 +89,7 @@ def test_nothing_left_is_no_mistake(campaign, tmp_path, monkeypatch, capsys, whe
 def test_what_is_published_is_not_trained_again(campaign, tmp_path):
     run_slice(campaign, ENTRIES[:1], 10, tmp_path / "out", lambda line: None)
     wanted = [run for runs in campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).values() for run in runs]
-    publish(Store(campaign.store), wanted[:1], Path("published/tiny"))
+    publish(Store(campaign.store), wanted[:1], Path("published/tiny"), dirty=True)
     said = []
     elsewhere = replace(campaign, store=tmp_path / "elsewhere")
     done = run_slice(elsewhere, ENTRIES, 10, tmp_path / "other", said.append)

@@ -299,6 +299,26 @@ main(["campaign", "run", "--help"])
 
 
 @pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--minutes", "inf"], r"^--minutes must be from 2 to 100000, not inf\.$"),
+        (["--minutes", "nan"], r"^--minutes must be .*, not nan\.$"),
+        (["--minutes", "1"], r"^--minutes must be .*, not 1\.$"),
+        (["--minutes", "9", "--max-files", "0"], r"^--max-files must be 1 or more, not 0\.$"),
+        (["--minutes", "9", "--max-mib", "inf"], r"^--max-mib must be .*, not inf\.$"),
+    ],
+)
+def test_a_slice_without_bounds_is_refused(campaign, monkeypatch, words, says):
+    monkeypatch.setattr(settings_module, "read_settings", lambda: campaign)
+    monkeypatch.setattr(slices, "run_slice", lambda *_, **__: pytest.fail("it began"))
+    parser = argparse.ArgumentParser()
+    add_campaign(parser.add_subparsers())
+    args = parser.parse_args(["campaign", "run", "--out", "bundles", *words])
+    with pytest.raises(XNetsError, match=says):
+        args.run(args)
+
+
+@pytest.mark.parametrize(
     ("entries", "says"),
     [
         ({}, "must be a list of"),

@@ -60,11 +60,12 @@ def _list(args: argparse.Namespace) -> None:
     from experiments.published import coverage, not_asked_for, published_records, published_scales
     from experiments.settings import read_settings
 
+    settings = read_settings()  # first: elsewhere than in the repository there is nothing to speak of
     scales = published_scales()
     if not scales:
         print("Nothing is published yet.")
     for scale in scales:
-        plan = plan_of(read_settings(), scale)
+        plan = plan_of(settings, scale)
         print(f"{scale}: {plan.about}")
         records = published_records(plan)
         for item, (there, wanted) in coverage(records).items():

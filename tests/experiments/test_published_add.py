@@ -1,4 +1,4 @@
-"""`xnets published add`: what it publishes, and what it refuses."""
+"""`xnets published add`: what it publishes, and what it refuses; and where `list` has nothing to say."""
 
 import argparse
 from pathlib import Path
@@ -29,6 +29,15 @@ def add(tiny, monkeypatch):
         return args.run(args)
 
     return call
+
+
+def test_outside_the_repository_nothing_is_listed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parser = argparse.ArgumentParser()
+    add_published(parser.add_subparsers())
+    args = parser.parse_args(["published", "list"])
+    with pytest.raises(XNetsError, match=r"^params\.yaml is not here: run this in the repository's top folder\.$"):
+        args.run(args)
 
 
 def published():

@@ -79,7 +79,8 @@ def _export(args: argparse.Namespace) -> None:
     # --all asks no plan: data that are not prepared here do not matter to it
     planned = make_plan(settings).runs(missing_ok=True) if args.unfinished or not args.all else []
     done = export_runs(
-        Store(settings.store), args.file, planned, args.all, args.models, args.unfinished, args.max_mib
+        Store(settings.store), args.file, planned, everything=args.all, models=args.models,
+        unfinished=args.unfinished, max_mib=args.max_mib,
     )  # fmt: skip
     for reason in done.left_out:
         print(f"left out: {reason}", file=sys.stderr)

@@ -53,7 +53,7 @@ class NothingToExport(XNetsError):
 
 
 def export_runs(
-    store: Store, target: Path, planned: list[Run], everything: bool = False, models: bool = False,
+    store: Store, target: Path, planned: list[Run], *, everything: bool = False, models: bool = False,
     unfinished: bool = False, max_mib: float | None = None, max_files: int | None = None, live: bool = False,
 ) -> Exported:  # fmt: skip
     """Write finished runs of the store to a bundle.

@@ -27,7 +27,7 @@ Check the files, every byte of all of them, then add the runs that the store her
 
   finished here with the same result    it stays; evaluation or network are added if they are missing
   finished here with another result     it stays, and is reported as a conflict; the exit status is then 1
-  begun or failed here                  a finished run takes its place; a checkpoint that has more epochs too
+  begun or failed here                  a finished run takes its place; a checkpoint that has come further too
   being trained here right now          left alone and reported; import again when that is done
 
 If an import is interrupted, start it again."""

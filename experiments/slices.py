@@ -23,6 +23,7 @@ from xnets.errors import XNetsError
 from xnets.training import Run
 
 STEM = "campaign"
+RESERVE = 45.0  # seconds of a slice kept for writing and packing checkpoints
 LOOK_EVERY = 2.0  # seconds, for new checkpoints
 Say = Callable[[str], None]
 
@@ -52,8 +53,8 @@ def prepare(settings: Settings, plans: dict[str, Plan], entries: list[Entry], sa
 
 
 def run_slice(
-    settings: Settings, entries: list[Entry], minutes: float, out: Path, say: Say, reserve: float = 45.0,
-    max_mib: float = 16.0, max_files: int = 8,
+    settings: Settings, entries: list[Entry], minutes: float, out: Path, say: Say, max_mib: float = 16.0,
+    max_files: int = 8,
 ) -> Slice:  # fmt: skip
     """Train down the list until the minutes are nearly over, then pack what was finished and the checkpoints.
 
@@ -66,14 +67,13 @@ def run_slice(
         minutes: of all of it.
         out: the folder for the bundles, campaign-1-1.tar, ...
         say: told of each event in words.
-        reserve: seconds kept for writing and packing checkpoints.
         max_mib, max_files: of the bundles; what does not fit is left out, and said.
 
     Raises:
         XNetsError: no data, bundles in `out` that the store has not taken in, another process at the
             store, a full disk.
     """
-    deadline = time.monotonic() + 60 * minutes - reserve
+    deadline = time.monotonic() + 60 * minutes - RESERVE
     with folder_in(out):  # a folder that takes no bundles is better known now than after all the minutes
         pass
     store, plans = Store(settings.store), plans_of(settings, entries)
@@ -111,7 +111,7 @@ def run_slice(
     failed: dict[Run, str] = {}
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        with store.lock(), _timer(deadline - time.monotonic(), stop), _packed_anew(store, wanted, pack):
+        with store.lock(), _timer(deadline - time.monotonic(), stop), _packed_anew(store, wanted, pack, say):
             for left in out.glob(".bundle-*"):  # by a slice that was killed
                 shutil.rmtree(left, ignore_errors=True)
             devices = devices_here(settings, len(runs))
@@ -172,18 +172,25 @@ def _timer(seconds: float, call: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _packed_anew(store: Store, runs: list[Run], pack: Callable[[bool], Any]) -> Iterator[None]:
-    """Call pack(True) in the background whenever there is a new checkpoint or result; one that fails is tried again."""
+def _packed_anew(store: Store, runs: list[Run], pack: Callable[[bool], Any], say: Say) -> Iterator[None]:
+    """Call pack(True) in the background whenever there is a new checkpoint or result.
+
+    One that fails is tried again, and the first that does is said: what is lost at a kill has then no bound.
+    """
     ended = threading.Event()
 
     def work() -> None:
-        before = _files_of(store, runs)
+        before, failed = _files_of(store, runs), False
         while not ended.wait(LOOK_EVERY):
             now = _files_of(store, runs)
             if now != before:
-                with contextlib.suppress(XNetsError, OSError):
+                try:
                     pack(True)
                     before = now
+                except (XNetsError, OSError) as error:
+                    if not failed:
+                        say(f"packing failed and is tried again every {LOOK_EVERY:g} seconds: {error}")
+                    failed = True
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

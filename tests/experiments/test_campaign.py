@@ -134,8 +134,8 @@ def test_out_of_time_it_packs_checkpoints_and_goes_on_elsewhere(campaign, tmp_pa
         ),
     )  # fmt: skip
     entries, say = [replace(ENTRIES[0], seeds=1)], until(3)
-    first = run_slice(campaign, entries, 10, tmp_path / "out", say, reserve=50)
-    assert 0 < say.asked[0] <= 10 * 60 - 50
+    first = run_slice(campaign, entries, 10, tmp_path / "out", say)
+    assert 0 < say.asked[0] <= 10 * 60 - slices.RESERVE
     assert (first.packed.finished, first.packed.under_way) == (0, 1)
     ((run, reason),) = first.failed.items()
     assert "goes on from its checkpoint" in reason
@@ -157,9 +157,24 @@ def test_a_slices_time_is_up_by_itself(campaign, tmp_path, monkeypatch):
     stopped = []
     monkeypatch.setattr(slices, "run_in_pool", lambda *given: wait_for(given[4], 60) and {})
     monkeypatch.setattr(slices, "stop_workers", lambda: stopped.append(True))
-    done = run_slice(campaign, ENTRIES, 1, tmp_path / "out", lambda line: None, reserve=59)
+    monkeypatch.setattr(slices, "RESERVE", 59)
+    done = run_slice(campaign, ENTRIES, 1, tmp_path / "out", lambda line: None)
     assert (done.failed, done.packed.files, done.nothing_left) == ({}, [], False)
     wait_for(lambda: stopped, 60)
+
+
+def test_packing_that_fails_meanwhile_is_said_once_and_goes_on(store, run, monkeypatch):
+    tried, said = [], []
+
+    def pack(live):
+        tried.append(live)
+        if len(tried) <= 3:
+            raise XNetsError("the disk is full")
+
+    monkeypatch.setattr(slices, "LOOK_EVERY", 0.01)
+    with slices._packed_anew(store, [run], pack, said.append):
+        wait_for(lambda: made_up.finish(store, run, 50.0) or len(tried) >= 4, 60)  # there is something new each time
+    assert said == ["packing failed and is tried again every 0.01 seconds: the disk is full"]
 
 
 def test_bundles_that_were_not_taken_in_are_not_replaced(campaign, tmp_path):

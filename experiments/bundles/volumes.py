@@ -90,7 +90,8 @@ def joined(paths: list[Path], room: Path) -> Iterator[list[Path]]:
             said = str(error)
             for here, named in names.items():
                 said = said.replace(here, named)
-            raise type(error)(said) from None
+            error.args = (said, *error.args[1:])
+            raise
 
 
 def _arrived(paths: list[Path]) -> list[Path]:

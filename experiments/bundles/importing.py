@@ -9,7 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from experiments.bundles.format import Checked, bad, check_bundle, read_files
-from experiments.bundles.volumes import joined
+from experiments.bundles.joining import joined
 from experiments.sound import sound_result
 from experiments.store import Store
 from xnets.errors import Stopped, XNetsError

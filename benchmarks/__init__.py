@@ -1,1 +1,10 @@
-"""What things cost on a machine: `make bench`, `make bench-demo`, `make bench-slurm`. Records, not tests."""
+"""What things cost on a machine. Records, not tests.
+
+make bench          layers, choice, networks and memory; report draws them and writes kernels.md
+make bench-train    train
+make bench-demo     demo
+make bench-slurm    slurm
+make theory         graphs gaps, after experiments.theory
+
+By hand: `python -m benchmarks.graphs times`, and on a GPU `python benchmarks/gpu_kernels.py`.
+"""

@@ -89,8 +89,8 @@ def built(name: str) -> nn.Module:
     return build(name, 10, drop_strides=int(parse_name(name).family == "mobilenet"))
 
 
-def trained(name: str, device: torch.device) -> nn.Module:
-    """The network as the trainer has it."""
+def as_the_trainer_has_it(name: str, device: torch.device) -> nn.Module:
+    """The network, untrained, on the device and in the trainer's layout of memory."""
     model = built(name).to(device)
     return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
 
@@ -118,7 +118,7 @@ def steps(
 def measure(name: str, data: PackedData, device: torch.device, options: argparse.Namespace) -> Iterator[list]:
     """Rows of the csv for one network."""
     batch, workers = NETWORKS[name], min(4, os.cpu_count() or 1)
-    model = trained(name, device)
+    model = as_the_trainer_has_it(name, device)
     call = in_fast_layout(model, parse_name(name))
     work = {
         "xnets": steps(model, ours(data, batch, device), "auto", True, options.steps, call),
@@ -128,7 +128,7 @@ def measure(name: str, data: PackedData, device: torch.device, options: argparse
         ),
     }
     if options.compiled or device.type == "cuda":
-        fused = torch.compile(trained(name, device))
+        fused = torch.compile(as_the_trainer_has_it(name, device))
         work["xnets compiled"] = steps(fused, ours(data, batch, device), "auto", True, options.steps)
     times = interleaved(work, options.repeats, name, clock=time.perf_counter)  # loaders are other processes
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()

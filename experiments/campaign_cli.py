@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from experiments.campaign import Entry
 
+MOST_MINUTES = 100_000  # two months: longer ones are mistyped
+
 ABOUT = """\
 Train what experiments/campaign.yaml lists, most wanted first, in slices: minutes at a time, on machines that keep
 nothing in between. A slice ends in bundles; the next one begins with them.
@@ -85,6 +87,7 @@ def _run(args: argparse.Namespace) -> int:
     import sys
     from dataclasses import replace
 
+    from experiments.bundles.exporting import check_max_mib
     from experiments.local import STOPPED
     from experiments.settings import KERNELS, check_choice, read_settings
     from experiments.slices import run_slice
@@ -98,8 +101,11 @@ def _run(args: argparse.Namespace) -> int:
         raise XNetsError("--workers must be 0, as many as are useful here, or more.")
     said = {"workers": args.workers, "kernel": args.kernel, "compile": args.compile}
     local = replace(settings.local, **{key: value for key, value in said.items() if value is not None})
-    if not args.minutes >= 2 or args.max_files < 1 or not args.max_mib > 0:
-        raise XNetsError("A slice needs --minutes 2 or more, --max-files 1 or more, and --max-mib above 0.")
+    if not 2 <= args.minutes <= MOST_MINUTES:
+        raise XNetsError(f"--minutes must be from 2 to {MOST_MINUTES}, not {args.minutes:g}.")
+    if args.max_files < 1:
+        raise XNetsError(f"--max-files must be 1 or more, not {args.max_files}.")
+    check_max_mib(args.max_mib)
     done = run_slice(
         replace(settings, local=local), entries, args.minutes, args.out, say, max_mib=args.max_mib,
         max_files=args.max_files,

@@ -6,6 +6,7 @@ from statistics import mean, median
 
 from experiments.costs import spec_columns, trained_size
 from experiments.plan import Plan
+from experiments.sound import sound_result
 from experiments.store import Store
 from xnets.errors import XNetsError
 from xnets.models import ModelSpec
@@ -42,7 +43,7 @@ class Estimate:
         store, times = Store(self.plan.settings.store), {}
         for run in self.plan.runs(missing_ok=True):
             try:
-                result = store.result(run)
+                result = sound_result(store, run)
             except XNetsError:
                 continue  # the train stage will speak of it
             if result and ("cuda" if result["provenance"]["cuda"] else "cpu") == self.device:

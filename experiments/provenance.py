@@ -12,6 +12,7 @@ from typing import Any
 from xnets.machine import cpu_name
 
 COMMIT_NOTE = Path(__file__).parent.parent / ".commit.json"  # in a copy that slurm.snapshot has made
+PACKAGES = ("xnets", "experiments", "slurm")  # what a run imports
 
 
 def provenance(device: Any) -> dict[str, Any]:
@@ -46,18 +47,20 @@ def slurm_job() -> str | None:
 
 @cache
 def commit() -> dict[str, Any]:
-    """The git commit of the code, and whether files differ from it; a frozen copy of the code brings a note of it."""
+    """The git commit of the code, and whether files differ from it; a frozen copy of the code brings a note of it.
+
+    dirty is None where git cannot say. A new module counts as a difference, as an import may have found it.
+    """
     if COMMIT_NOTE.exists():
         return json.loads(COMMIT_NOTE.read_text())
 
     def git(*args: str) -> str | None:
-        done = subprocess.run(["git", *args], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+        done = subprocess.run(["git", *args], capture_output=True, text=True, cwd=COMMIT_NOTE.parent, check=False)
         return done.stdout.strip() if done.returncode == 0 else None
 
     try:
-        return {
-            "commit": git("rev-parse", "HEAD"),
-            "dirty": git("status", "--porcelain", "--untracked-files=no") not in ("", None),
-        }
-    except FileNotFoundError:
+        head, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+        new = git("ls-files", "--others", "--exclude-standard", "--", *(f"{package}/*.py" for package in PACKAGES))
+    except FileNotFoundError:  # there is no git
         return {"commit": None, "dirty": None}
+    return {"commit": head, "dirty": None if None in (head, changed, new) else bool(changed or new)}

@@ -13,7 +13,7 @@ from experiments.cells import Cell
 from experiments.plan import Plan
 from experiments.results import RunResult, run_result
 from experiments.scales import read_scales
-from experiments.sound import evaluation_fault, result_fault, sound_evaluation, sound_result
+from experiments.sound import apart, evaluation_fault, result_fault, sound_evaluation, sound_result
 from experiments.store import Store
 from xnets.errors import XNetsError
 from xnets.files import read_json, write_json
@@ -37,13 +37,16 @@ class Record:
         return run_result(self.run, self.said, self.said["evaluation"])
 
 
-def publish(store: Store, runs: Iterable[Run], folder: Path) -> tuple[list[Path], int]:
+def publish(store: Store, runs: Iterable[Run], folder: Path, dirty: bool = False) -> tuple[list[Path], int]:
     """Write a record into `folder` for each of `runs` that is finished and evaluated in the store.
 
-    Returns the files that are new, and how many stood there already. Raises XNetsError for damage in the
-    store, and for a run that is published with another result: delete that record if it is to be replaced.
+    Returns the files that are new, and how many stood there already. dirty: publish also what was trained with
+    uncommitted changes, or by code of no known commit.
+
+    Raises XNetsError before anything is written: for damage in the store, a run that contradicts itself, one that only
+    `dirty` lets pass, and one that is published with another result: delete that record if it is to be replaced.
     """
-    new, known = [], 0
+    new, known = {}, 0
     for run in runs:
         result, seen = sound_result(store, run), sound_evaluation(store, run)
         if result is None or seen is None:
@@ -55,9 +58,25 @@ def publish(store: Store, runs: Iterable[Run], folder: Path) -> tuple[list[Path]
                 raise XNetsError(f"{path} holds another result of this run: delete it if this one is to replace it.")
             known += 1
             continue
-        write_json(path, {**result, "evaluation": {key: seen[key] for key in seen if key != "fingerprint"}})
-        new.append(path)
-    return new, known
+        if fault := apart(result, seen):
+            raise XNetsError(f"{store.folder(run) / 'evaluation.json'} {fault}: delete it to evaluate this run again.")
+        if not dirty and (fault := _not_of_a_commit(result["provenance"])):
+            raise XNetsError(
+                f"{run.label} was trained {fault}, delete {store.folder(run)} and train it again, or publish it "
+                "nevertheless with --dirty."
+            )
+        new[path] = {**result, "evaluation": {key: seen[key] for key in seen if key != "fingerprint"}}
+    for path, record in new.items():
+        write_json(path, record)
+    return list(new), known
+
+
+def _not_of_a_commit(about: dict[str, Any]) -> str | None:
+    """With what code a run was trained that nobody can check out, and what to do first; None if a commit has it."""
+    if about.get("dirty"):
+        return "with uncommitted changes: commit"
+    known = about.get("commit") is not None and about.get("dirty") is False
+    return None if known else "by code of no known commit: clone the repository with git"
 
 
 def read_record(path: Path) -> Record:

@@ -30,8 +30,9 @@ def add_published(commands: argparse._SubParsersAction) -> None:
     add = actions.add_parser("add", help="publish what the store has finished")
     add.add_argument("--scale", help="of this scale instead of the one in params.yaml")
     add.add_argument(
-        "--dirty", action="store_true", help="also runs trained with uncommitted changes; their records say so"
-    )
+        "--dirty", action="store_true",
+        help="also runs trained with uncommitted changes, or by code of no known commit; their records say so",
+    )  # fmt: skip
     add.set_defaults(run=_add)
     again = actions.add_parser(
         "remake", help="train a published run again and compare", description=REMAKE, formatter_class=as_written
@@ -59,11 +60,12 @@ def _list(args: argparse.Namespace) -> None:
     from experiments.published import coverage, not_asked_for, published_records, published_scales
     from experiments.settings import read_settings
 
+    settings = read_settings()  # first: elsewhere than in the repository there is nothing to speak of
     scales = published_scales()
     if not scales:
         print("Nothing is published yet.")
     for scale in scales:
-        plan = plan_of(read_settings(), scale)
+        plan = plan_of(settings, scale)
         print(f"{scale}: {plan.about}")
         records = published_records(plan)
         for item, (there, wanted) in coverage(records).items():
@@ -76,7 +78,6 @@ def _add(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from experiments.plan import make_plan
-    from experiments.publishable import check_publishable
     from experiments.published import FOLDER, publish
     from experiments.scales import read_scales
     from experiments.settings import check_choice, read_settings
@@ -94,8 +95,7 @@ def _add(args: argparse.Namespace) -> None:
         print(f"{name} is not prepared here: its runs are passed over.")
     runs = plan.runs(missing_ok=True)
     store, folder = Store(settings.store), FOLDER / settings.scale
-    check_publishable(store, runs, folder, args.dirty)
-    new, known = publish(store, runs, folder)
+    new, known = publish(store, runs, folder, args.dirty)
     print(f"{len(new)} new, {known} published before, of the {len(runs)} runs of scale {settings.scale}.")
 
 

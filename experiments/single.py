@@ -11,7 +11,7 @@ from experiments.scales import read_protocols
 from experiments.stages import ready_data, say
 from experiments.store import Store
 from xnets.errors import XNetsError
-from xnets.models import ModelName, ModelSpec
+from xnets.models import ModelName, ModelSpec, build_spec
 from xnets.training import Protocol, Run
 
 if TYPE_CHECKING:
@@ -25,15 +25,18 @@ def train_one(args: argparse.Namespace) -> None:
     from xnets.layers import kernels
 
     device = device_named(args.device)
-    if args.threads:
+    if args.threads is not None:
+        if args.threads < 1:
+            raise XNetsError(f"--threads must be 1 or more, not {args.threads}: leave it out to use all cores.")
         torch.set_num_threads(args.threads)
     kernels(args.kernel)
-    ModelSpec(args.model, 10, args.rule)  # a mistyped name is told before data are prepared
+    network = (args.rule, args.graph, args.init, args.narrow, args.drop_strides)
+    spec = ModelSpec(args.model, 10, *network)  # as many classes as the data have, once these are there
+    build_spec(spec, args.graph_seed, device="meta")  # what is mistyped is told before data are prepared
+    protocol = _protocol(args, spec.parsed)
     data = ready_data(args.data, args.data_folder, args.source)
-    spec = ModelSpec(
-        args.model, data.num_classes, args.rule, args.graph, args.init, args.narrow, args.drop_strides
-    )  # fmt: skip
-    run = Run(spec, args.data, data.digest, _protocol(args, spec.parsed), args.graph_seed, args.train_seed)
+    spec = ModelSpec(args.model, data.num_classes, *network)
+    run = Run(spec, args.data, data.digest, protocol, args.graph_seed, args.train_seed)
     train_here(run, Store(args.store), args.data_folder, device, args.checkpoint_minutes, args.compile)
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 from experiments.bundles.exporting import Exported, NothingToExport, export_runs
 from experiments.bundles.format import check_bundle
-from experiments.bundles.volumes import ARRIVING, PACKING, folder_in, joined, place_of
+from experiments.bundles.joining import joined
+from experiments.bundles.packings import files_of_packings, next_packing, put_in_place
+from experiments.bundles.volumes import folder_in
 from experiments.campaign import Entry, campaign_runs, cells_of, plans_of, published_runs
 from experiments.local import devices_here, run_in_pool, stop_workers
 from experiments.plan import Plan
@@ -22,7 +24,7 @@ from experiments.store import Store
 from xnets.errors import XNetsError
 from xnets.training import Run
 
-STEM = "campaign"
+RESERVE = 45.0  # seconds of a slice kept for writing and packing checkpoints
 LOOK_EVERY = 2.0  # seconds, for new checkpoints
 Say = Callable[[str], None]
 
@@ -52,8 +54,8 @@ def prepare(settings: Settings, plans: dict[str, Plan], entries: list[Entry], sa
 
 
 def run_slice(
-    settings: Settings, entries: list[Entry], minutes: float, out: Path, say: Say, reserve: float = 45.0,
-    max_mib: float = 16.0, max_files: int = 8,
+    settings: Settings, entries: list[Entry], minutes: float, out: Path, say: Say, max_mib: float = 16.0,
+    max_files: int = 8,
 ) -> Slice:  # fmt: skip
     """Train down the list until the minutes are nearly over, then pack what was finished and the checkpoints.
 
@@ -66,14 +68,13 @@ def run_slice(
         minutes: of all of it.
         out: the folder for the bundles, campaign-1-1.tar, ...
         say: told of each event in words.
-        reserve: seconds kept for writing and packing checkpoints.
         max_mib, max_files: of the bundles; what does not fit is left out, and said.
 
     Raises:
         XNetsError: no data, bundles in `out` that the store has not taken in, another process at the
             store, a full disk.
     """
-    deadline = time.monotonic() + 60 * minutes - reserve
+    deadline = time.monotonic() + 60 * minutes - RESERVE
     with folder_in(out):  # a folder that takes no bundles is better known now than after all the minutes
         pass
     store, plans = Store(settings.store), plans_of(settings, entries)
@@ -111,7 +112,7 @@ def run_slice(
     failed: dict[Run, str] = {}
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        with store.lock(), _timer(deadline - time.monotonic(), stop), _packed_anew(store, wanted, pack):
+        with store.lock(), _timer(deadline - time.monotonic(), stop), _packed_anew(store, wanted, pack, say):
             for left in out.glob(".bundle-*"):  # by a slice that was killed
                 shutil.rmtree(left, ignore_errors=True)
             devices = devices_here(settings, len(runs))
@@ -124,7 +125,7 @@ def run_slice(
 
 def _check_taken_in(store: Store, out: Path) -> None:
     """Raise XNetsError if `out`, whose bundles will be replaced, has a run that the store knows nothing of."""
-    with joined(sorted(out.glob(f"{STEM}-*")), out) as bundles:
+    with joined(files_of_packings(out), out) as bundles:
         for packed in (packed for path in bundles for packed in check_bundle(path)):
             begun = (store.folder(packed.run) / "checkpoint.pt").exists()
             if not store.is_done(packed.run) and (packed.finished or not begun):
@@ -135,11 +136,9 @@ def _check_taken_in(store: Store, out: Path) -> None:
 
 
 def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: int, live: bool) -> Exported:
-    """Bundles of everything there is, campaign-<number of the packing>-1.tar, ... Those of an earlier packing go, once
-    all of these are there: whoever is killed in between has all of one of them, and `joined` can tell which."""
-    numbers = [int(found["number"]) for path in out.glob(f"{STEM}-*") if (found := PACKING.match(path.name))]
+    """Put bundles of everything there is into `out`, campaign-<number of the packing>-1.tar, ..., for those there."""
     with folder_in(out) as room:
-        target = Path(room) / f"{STEM}-{1 + max(numbers, default=0)}.tar"
+        target = Path(room) / next_packing(out)
         for attempt in range(3):
             try:
                 done = export_runs(
@@ -152,11 +151,7 @@ def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: i
                     raise
             else:
                 break
-        arriving = [path.replace(out / f"{path.name}{ARRIVING}") for path in done.files]
-        done.files = [path.replace(path.with_suffix("")) for path in arriving]
-    for old in sorted(out.glob(f"{STEM}-*"), key=place_of):
-        if old not in done.files:
-            old.unlink()
+        done.files = put_in_place(done.files, out)
     return done
 
 
@@ -172,18 +167,25 @@ def _timer(seconds: float, call: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _packed_anew(store: Store, runs: list[Run], pack: Callable[[bool], Any]) -> Iterator[None]:
-    """Call pack(True) in the background whenever there is a new checkpoint or result; one that fails is tried again."""
+def _packed_anew(store: Store, runs: list[Run], pack: Callable[[bool], Any], say: Say) -> Iterator[None]:
+    """Call pack(True) in the background whenever there is a new checkpoint or result.
+
+    One that fails is tried again, and the first that does is said: what is lost at a kill has then no bound.
+    """
     ended = threading.Event()
 
     def work() -> None:
-        before = _files_of(store, runs)
+        before, failed = _files_of(store, runs), False
         while not ended.wait(LOOK_EVERY):
             now = _files_of(store, runs)
             if now != before:
-                with contextlib.suppress(XNetsError, OSError):
+                try:
                     pack(True)
                     before = now
+                except (XNetsError, OSError) as error:
+                    if not failed:
+                        say(f"packing failed and is tried again every {LOOK_EVERY:g} seconds: {error}")
+                    failed = True
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

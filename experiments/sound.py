@@ -12,11 +12,13 @@ from xnets.training import Run
 MOST_APART = 0.2
 TEXT, NUMBER, NOTHING = str, (int, float), type(None)
 PROVENANCE = {
-    "commit": (TEXT, NOTHING), "compiled": (bool,), "cuda": (TEXT, NOTHING), "deterministic": (bool,),
-    "device": (TEXT,), "dirty": (bool, NOTHING), "finished": (TEXT,), "host": (TEXT,), "kernel": (TEXT,),
-    "numpy": (TEXT,), "platform": (TEXT,), "processes": (int,), "python": (TEXT,), "seconds": NUMBER,
-    "threads": (int,), "torch": (TEXT,),
+    "attempts": (list,), "commit": (TEXT, NOTHING), "compiled": (bool,), "cpu_capability": (TEXT,),
+    "cuda": (TEXT, NOTHING), "deterministic": (bool,), "device": (TEXT,), "dirty": (bool, NOTHING), "finished": (TEXT,),
+    "host": (TEXT,), "kernel": (TEXT,), "numpy": (TEXT,), "platform": (TEXT,), "processes": (int,), "python": (TEXT,),
+    "seconds": NUMBER, "slurm_job": (TEXT, NOTHING), "threads": (int,), "torch": (TEXT,),
 }  # fmt: skip
+# What estimates, tracking and remaking read; without the others a result of an older version is as good.
+NEEDED = ("commit", "cuda", "deterministic", "device", "finished", "kernel", "seconds", "threads")
 RESULT_KEYS = {"epochs", "fingerprint", "graphs_sha256", "provenance", "run", "weights_sha256"}
 
 
@@ -67,13 +69,13 @@ def apart(result: dict[str, Any], evaluation: Any) -> str | None:
 
 
 def _provenance_fault(about: dict[str, Any]) -> str | None:
-    for key, types in PROVENANCE.items():
-        if key in about and type(about[key]) not in types:
-            return f"has {about[key]!r} for {key} in its provenance"
-    for key in ("threads", "processes"):
-        if about.get(key, 1) < 1:
-            return f"has {about[key]!r} for {key} in its provenance"
-    return None
+    if lacking := [key for key in NEEDED if key not in about]:
+        return f"lacks {', '.join(lacking)} in its provenance"
+    wrong = {key for key, types in PROVENANCE.items() if key in about and type(about[key]) not in types}
+    wrong |= {key for key in ("threads", "processes") if key not in wrong and about.get(key, 1) < 1}
+    if "seconds" not in wrong and not 0 <= about["seconds"] < math.inf:
+        wrong.add("seconds")
+    return next((f"has {about[key]!r} for {key} in its provenance" for key in sorted(wrong)), None)
 
 
 def evaluation_fault(evaluation: Any, run: Run) -> str | None:

@@ -27,7 +27,7 @@ Check the files, every byte of all of them, then add the runs that the store her
 
   finished here with the same result    it stays; evaluation or network are added if they are missing
   finished here with another result     it stays, and is reported as a conflict; the exit status is then 1
-  begun or failed here                  a finished run takes its place; a checkpoint that has more epochs too
+  begun or failed here                  a finished run takes its place; a checkpoint that has come further too
   being trained here right now          left alone and reported; import again when that is done
 
 If an import is interrupted, start it again."""
@@ -79,7 +79,8 @@ def _export(args: argparse.Namespace) -> None:
     # --all asks no plan: data that are not prepared here do not matter to it
     planned = make_plan(settings).runs(missing_ok=True) if args.unfinished or not args.all else []
     done = export_runs(
-        Store(settings.store), args.file, planned, args.all, args.models, args.unfinished, args.max_mib
+        Store(settings.store), args.file, planned, everything=args.all, models=args.models,
+        unfinished=args.unfinished, max_mib=args.max_mib,
     )  # fmt: skip
     for reason in done.left_out:
         print(f"left out: {reason}", file=sys.stderr)

@@ -123,12 +123,17 @@ def _remade(notes: pd.DataFrame) -> list[str]:
     for seen in notes.itertuples():
         apart = f"at most {seen.most_apart:.2f} points apart in any epoch"
         lines.append(
-            f"| {seen.run} ({seen.scale}) | {seen.published_device} | {seen.published_commit[:7]} | "
-            f"{seen.remade_device}, {seen.remade_on} | {seen.remade_commit[:7]} | {seen.kernel}, {seen.threads} | "
+            f"| {seen.run} ({seen.scale}) | {seen.published_device} | {_short(seen.published_commit)} | "
+            f"{seen.remade_device}, {seen.remade_on} | {_short(seen.remade_commit)} | {seen.kernel}, {seen.threads} | "
             f"{seen.published_top1:.2f}, again {seen.remade_top1:.2f} | "
             f"{'the same weights to the last bit' if seen.same_weights else apart} |"
         )
     return lines
+
+
+def _short(commit: str | float) -> str:
+    """The commit's first letters; of a copy without git none was noted, which pandas reads as NaN."""
+    return commit[:7] if isinstance(commit, str) else "unknown"
 
 
 def _write_study(study: Study, plan: Plan, records: dict[Cell, list[Record]], stem: Path) -> list[str]:

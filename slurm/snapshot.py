@@ -6,11 +6,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from experiments.provenance import COMMIT_NOTE, commit
+from experiments.provenance import COMMIT_NOTE, PACKAGES, commit
 from xnets.files import write_json
 
 TOP = Path(__file__).parent.parent
-PACKAGES = ("xnets", "experiments", "slurm")
 
 
 def freeze_code(folder: Path) -> Path:

@@ -30,6 +30,7 @@ from xnets.files import read_json, write_atomically
 from xnets.training import Run
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
+LEAST_MIB, MOST_MIB = 0.001, 1e6  # of a file; below, what gzip adds has no room
 ENDS = 4 * 512 + tarfile.RECORDSIZE + len(manifest([]))  # of a tar: headers, and the padding at the end
 
 
@@ -52,7 +53,7 @@ class NothingToExport(XNetsError):
 
 
 def export_runs(
-    store: Store, target: Path, planned: list[Run], everything: bool = False, models: bool = False,
+    store: Store, target: Path, planned: list[Run], *, everything: bool = False, models: bool = False,
     unfinished: bool = False, max_mib: float | None = None, max_files: int | None = None, live: bool = False,
 ) -> Exported:  # fmt: skip
     """Write finished runs of the store to a bundle.
@@ -77,8 +78,8 @@ def export_runs(
     suffix = next((s for s in reversed(SUFFIXES) if target.name.endswith(s) and target.name != s), None)
     if suffix is None:
         raise XNetsError(f"{target} is no name of a bundle: let it end in .tar, .tar.gz or .tgz.")
-    if max_mib is not None and not max_mib > 0:
-        raise XNetsError(f"A bundle cannot be cut to {max_mib} MiB: --max-mib must be more than 0.")
+    if max_mib is not None:
+        check_max_mib(max_mib)
     done = Exported()
     with store.lock() if unfinished and not live else contextlib.nullcontext():
         wanted = _finished_runs(store, done.left_out) if everything else planned
@@ -114,6 +115,12 @@ def export_runs(
             else:
                 done.files += write_volumes(path, write, int(max_mib * 2**20))
     return done
+
+
+def check_max_mib(max_mib: float) -> None:
+    """Raise XNetsError unless files can be of that size."""
+    if not LEAST_MIB <= max_mib <= MOST_MIB:
+        raise XNetsError(f"--max-mib must be from {LEAST_MIB} to {MOST_MIB:.0f}, not {max_mib:g}.")
 
 
 def _finished_runs(store: Store, left_out: list[str]) -> list[Run]:

@@ -9,7 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from experiments.bundles.format import Checked, bad, check_bundle, read_files
-from experiments.bundles.volumes import joined
+from experiments.bundles.joining import joined
 from experiments.sound import sound_result
 from experiments.store import Store
 from xnets.errors import Stopped, XNetsError
@@ -18,7 +18,7 @@ from xnets.training import Run
 from xnets.training.checkpoint import checkpoint_position
 from xnets.training.loop import CHECKPOINT
 
-ARRIVING = "checkpoint.arriving"  # in a run's folder
+NEW_CHECKPOINT = "checkpoint.arriving"  # in a run's folder, until it is known to be further
 LASTING = {".lock", "attempts.jsonl"}  # in a run's folder, whatever becomes of an attempt
 Files = Iterator[tuple[str, Checked]]
 
@@ -75,7 +75,7 @@ def _import_whole(store: Store, paths: list[Path]) -> Imported:
 
 def _clear_leftovers(store: Store) -> None:
     """Remove what imports that were killed left of files on their way. None else is under way: the store is locked."""
-    for left in [*store.root.glob(f"*/{ARRIVING}"), *store.root.glob(f"*/.{ARRIVING}.*")]:
+    for left in [*store.root.glob(f"*/{NEW_CHECKPOINT}"), *store.root.glob(f"*/.{NEW_CHECKPOINT}.*")]:
         left.unlink(missing_ok=True)
 
 
@@ -124,7 +124,7 @@ def _add_under_way(store: Store, run: Run, files: Files, done: Imported) -> None
     if store.result(run) is not None:
         done.kept.append(f"{run.label}: it is finished here; the bundle's checkpoint is not needed.")
         return
-    arriving, notes = folder / ARRIVING, {}
+    arriving, notes = folder / NEW_CHECKPOINT, {}
     try:
         for name, reader in files:  # the checkpoint comes last
             if name == CHECKPOINT:

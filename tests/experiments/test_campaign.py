@@ -71,7 +71,7 @@ def test_nothing_left_is_no_mistake(campaign, tmp_path, monkeypatch, capsys, whe
     monkeypatch.setattr(settings_module, "read_settings", lambda: campaign)
     monkeypatch.setattr(campaign_module, "read_campaign", lambda: ENTRIES)
     for run in (run for runs in campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).values() for run in runs):
-        made_up.finish(Store(campaign.store), run, 50.0, cuda=None, seconds=1.0, threads=1, processes=1)
+        made_up.finish(Store(campaign.store), run, 50.0)
         if where == "published":
             publish(Store(campaign.store), [run], Path("published/tiny"))
     if where == "published":
@@ -89,7 +89,7 @@ def test_nothing_left_is_no_mistake(campaign, tmp_path, monkeypatch, capsys, whe
 def test_what_is_published_is_not_trained_again(campaign, tmp_path):
     run_slice(campaign, ENTRIES[:1], 10, tmp_path / "out", lambda line: None)
     wanted = [run for runs in campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).values() for run in runs]
-    publish(Store(campaign.store), wanted[:1], Path("published/tiny"))
+    publish(Store(campaign.store), wanted[:1], Path("published/tiny"), dirty=True)
     said = []
     elsewhere = replace(campaign, store=tmp_path / "elsewhere")
     done = run_slice(elsewhere, ENTRIES, 10, tmp_path / "other", said.append)
@@ -134,8 +134,8 @@ def test_out_of_time_it_packs_checkpoints_and_goes_on_elsewhere(campaign, tmp_pa
         ),
     )  # fmt: skip
     entries, say = [replace(ENTRIES[0], seeds=1)], until(3)
-    first = run_slice(campaign, entries, 10, tmp_path / "out", say, reserve=50)
-    assert 0 < say.asked[0] <= 10 * 60 - 50
+    first = run_slice(campaign, entries, 10, tmp_path / "out", say)
+    assert 0 < say.asked[0] <= 10 * 60 - slices.RESERVE
     assert (first.packed.finished, first.packed.under_way) == (0, 1)
     ((run, reason),) = first.failed.items()
     assert "goes on from its checkpoint" in reason
@@ -157,9 +157,24 @@ def test_a_slices_time_is_up_by_itself(campaign, tmp_path, monkeypatch):
     stopped = []
     monkeypatch.setattr(slices, "run_in_pool", lambda *given: wait_for(given[4], 60) and {})
     monkeypatch.setattr(slices, "stop_workers", lambda: stopped.append(True))
-    done = run_slice(campaign, ENTRIES, 1, tmp_path / "out", lambda line: None, reserve=59)
+    monkeypatch.setattr(slices, "RESERVE", 59)
+    done = run_slice(campaign, ENTRIES, 1, tmp_path / "out", lambda line: None)
     assert (done.failed, done.packed.files, done.nothing_left) == ({}, [], False)
     wait_for(lambda: stopped, 60)
+
+
+def test_packing_that_fails_meanwhile_is_said_once_and_goes_on(store, run, monkeypatch):
+    tried, said = [], []
+
+    def pack(live):
+        tried.append(live)
+        if len(tried) <= 3:
+            raise XNetsError("the disk is full")
+
+    monkeypatch.setattr(slices, "LOOK_EVERY", 0.01)
+    with slices._packed_anew(store, [run], pack, said.append):
+        wait_for(lambda: made_up.finish(store, run, 50.0) or len(tried) >= 4, 60)  # there is something new each time
+    assert said == ["packing failed and is tried again every 0.01 seconds: the disk is full"]
 
 
 def test_bundles_that_were_not_taken_in_are_not_replaced(campaign, tmp_path):
@@ -296,6 +311,26 @@ main(["campaign", "run", "--help"])
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr
     assert "--minutes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--minutes", "inf"], r"^--minutes must be from 2 to 100000, not inf\.$"),
+        (["--minutes", "nan"], r"^--minutes must be .*, not nan\.$"),
+        (["--minutes", "1"], r"^--minutes must be .*, not 1\.$"),
+        (["--minutes", "9", "--max-files", "0"], r"^--max-files must be 1 or more, not 0\.$"),
+        (["--minutes", "9", "--max-mib", "inf"], r"^--max-mib must be .*, not inf\.$"),
+    ],
+)
+def test_a_slice_without_bounds_is_refused(campaign, monkeypatch, words, says):
+    monkeypatch.setattr(settings_module, "read_settings", lambda: campaign)
+    monkeypatch.setattr(slices, "run_slice", lambda *_, **__: pytest.fail("it began"))
+    parser = argparse.ArgumentParser()
+    add_campaign(parser.add_subparsers())
+    args = parser.parse_args(["campaign", "run", "--out", "bundles", *words])
+    with pytest.raises(XNetsError, match=says):
+        args.run(args)
 
 
 @pytest.mark.parametrize(

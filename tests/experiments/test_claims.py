@@ -192,11 +192,14 @@ def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
     edited = rf"{run.label}\.json says that its evaluation came to 50\.90 %, and its last epoch to 50\.00 %"
     refused(whole.replace('"top1": 50.0', '"top1": 50.9'), edited)
     refused(whole.replace('"n": 10000', '"n": null'), "is not an evaluation")
-    wrongs = {"threads": "1", "dirty": 0, "commit": 5, "seconds": None, "kernel": None, "processes": 0}
-    for key, wrong in wrongs.items():
+    wrongs = {"threads": "1", "dirty": 0, "commit": 5, "kernel": None, "processes": 0, "slurm_job": 7}
+    for key, wrong in [*wrongs.items(), ("seconds", None), ("seconds", -1.0)]:
         said = json.loads(whole)
-        said["provenance"] = {"threads": 1, key: wrong}
+        said["provenance"][key] = wrong
         refused(json.dumps(said), rf"\.json has {wrong!r} for {key} in its provenance: delete it and take it back")
+    said = json.loads(whole)
+    del said["provenance"]["cuda"], said["provenance"]["threads"]
+    refused(json.dumps(said), r"\.json lacks cuda, threads in its provenance: delete it and take it back")
     refused(whole, f"is {run.label}", "other.json")
     with pytest.raises(XNetsError, match=r"README\.md is no published run: name a JSON file"):
         read_record(ROOT / "published" / "README.md")

@@ -11,6 +11,7 @@ from experiments import stages
 from experiments.estimate import Estimate
 from experiments.local import devices_here, run_locally
 from experiments.plan import Plan
+from experiments.sound import NEEDED, PROVENANCE
 from experiments.store import Store
 from tests.experiments.conftest import with_protocol
 from xnets.errors import XNetsError
@@ -31,7 +32,9 @@ def test_all_runs_are_done_with_progress(tiny, tiny_plan):
         assert len(result["epochs"]) == 2
         lines = (store.folder(run) / "history.jsonl").read_text().splitlines()
         assert len(lines) == 2
-        assert {"torch", "numpy", "device", "commit", "dirty", "host", "seconds"} <= result["provenance"].keys()
+        assert result["provenance"].keys() == PROVENANCE.keys() >= set(NEEDED), (
+            "what sound.py checks is what is written"
+        )
     assert Estimate(tiny_plan).seconds(run) == result["provenance"]["seconds"]
 
 

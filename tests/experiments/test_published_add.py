@@ -1,4 +1,4 @@
-"""`xnets published add`: what it publishes, and what it refuses."""
+"""`xnets published add`: what it publishes, and what it refuses; and where `list` has nothing to say."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from experiments import scales as scales_module
 from experiments import settings as settings_module
-from experiments.published import read_record
+from experiments.published import publish, read_record
 from experiments.published_cli import add_published
 from tests.experiments.conftest import TINY
 from tests.made_up import finish
@@ -31,6 +31,15 @@ def add(tiny, monkeypatch):
     return call
 
 
+def test_outside_the_repository_nothing_is_listed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parser = argparse.ArgumentParser()
+    add_published(parser.add_subparsers())
+    args = parser.parse_args(["published", "list"])
+    with pytest.raises(XNetsError, match=r"^params\.yaml is not here: run this in the repository's top folder\.$"):
+        args.run(args)
+
+
 def published():
     return {path: path.read_bytes() for path in Path("published").rglob("*.json")}
 
@@ -50,6 +59,21 @@ def test_a_run_trained_with_uncommitted_changes_is_published_only_if_asked_for(a
     before = published()
     add()
     assert published() == before, "what is published is no matter any more"
+
+
+@pytest.mark.parametrize("about", [{"commit": None, "dirty": None}, {"dirty": None}, {"commit": None, "dirty": False}])
+def test_a_run_of_no_known_commit_is_published_only_if_asked_for(add, tiny_plan, store, about):
+    """Trained in a copy without git: nobody can say that nothing was changed. From Python the same is refused."""
+    run = tiny_plan.runs()[0]
+    finish(store, run, 50.0, **about)
+    says = rf"^{run.label} was trained by code of no known commit: clone .*, delete .* or publish .* with --dirty\.$"
+    with pytest.raises(XNetsError, match=says):
+        add()
+    with pytest.raises(XNetsError, match=says):
+        publish(store, [run], Path("published/tiny"))
+    assert not published()
+    add("--dirty")
+    assert len(published()) == 1
 
 
 def test_an_evaluation_of_another_network_is_not_published(add, tiny_plan, store):

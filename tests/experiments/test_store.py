@@ -11,6 +11,7 @@ import torch
 from experiments.execute import execute
 from experiments.sound import sound_evaluation, sound_result
 from experiments.store import Store
+from tests import made_up
 from xnets.errors import CannotWrite, Stopped, XNetsError
 
 
@@ -144,7 +145,7 @@ def test_unsound_contents_are_named(store, run, epochs, said):
     assert sound_result(store, run) is None
     assert sound_evaluation(store, run) is None
     result = {"run": run.to_dict(), "epochs": [{"epoch": i, "test_top1": 1.0, "test_loss": None} for i in range(2)]}
-    result |= {"graphs_sha256": "", "weights_sha256": "", "provenance": {}}
+    result |= {"graphs_sha256": "", "weights_sha256": "", "provenance": made_up.PROVENANCE}
     store.write_result(run, result)
     assert sound_result(store, run) == store.result(run)
     content = {**store.result(run), "epochs": epochs}

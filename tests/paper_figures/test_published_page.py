@@ -10,6 +10,7 @@ from experiments.plan import plan_of
 from experiments.published import publish
 from experiments.store import Store
 from paper_figures.__main__ import main
+from paper_figures.published import _remade
 from tests.made_up import finish
 
 LEVEL = {"random": 55.0, "grouped": 48.0, "grouped-shuffled": 54.5}
@@ -75,3 +76,12 @@ def test_nothing_published(own, tmp_path):
     assert len(counts) > 10
     assert set(counts) == {"0"}  # what is wanted is said of each scale, and that none of it is there
     assert sorted(path.name for path in (tmp_path / "page").iterdir()) == ["all.md", "claims.csv"]
+
+
+def test_a_run_that_was_made_again_in_a_copy_without_git(tmp_path):
+    """Its line of remade.csv has no commit."""
+    (tmp_path / "remade.csv").write_text(
+        "run,scale,kernel,threads,published_device,published_commit,published_top1,remade_device,remade_commit,"
+        "remade_on,remade_top1,most_apart,same_weights\nA,cifar,dense,1,CPU,a123456789,50.0,CPU,,2026-01-01,50.0,0.0,True\n"
+    )
+    assert "| CPU | a123456 | CPU, 2026-01-01 | unknown |" in _remade(pd.read_csv(tmp_path / "remade.csv"))[-1]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from experiments import stages
+from tests.made_up import PROVENANCE
 from tests.slurm.fakes import NAME, QUEUE, record
 
 
@@ -15,7 +16,7 @@ def finish(store, plan, run, **changes):
     graphs = [layer["hash"] for layer in stages.read_json(path, "")["layers"]] if path.exists() else []
     epochs = [{"epoch": i, "test_top1": 50.0} for i in range(run.protocol.epochs)]
     sums = {"graphs_sha256": stages.combined_hash(graphs), "weights_sha256": "0" * 64}
-    about = {"seconds": 7200.0, "cuda": None}
+    about = {**PROVENANCE, "seconds": 7200.0}
     store.write_result(run, {"run": run.to_dict(), "epochs": epochs, **sums, "provenance": about, **changes})
 
 

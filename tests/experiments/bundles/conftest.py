@@ -19,7 +19,7 @@ FP = RUNS[0].fingerprint
 
 def finish(store, run, top1=90.0, weights="a", evaluated=True, host="there"):
     """With all the files of a run that was trained, or all but the evaluation."""
-    made_up.finish(store, run, top1, weights, 500, host=host, seconds=1.0, commit=None)
+    made_up.finish(store, run, top1, weights, 500, host=host, commit=None)
     epochs = store.result(run)["epochs"]
     (store.folder(run) / "history.jsonl").write_text("".join(json.dumps(record) + "\n" for record in epochs))
     (store.folder(run) / "model.pt").write_bytes(bytes(range(256)) * 40)

@@ -265,6 +265,7 @@ def forge(path, name, edit, with_manifest=True):
         ("result.json", lambda r: r.update(epochs=[1, 2]), "is not a result"),
         ("result.json", lambda r: r.update(weights_sha256=None), "is not a result"),
         ("result.json", lambda r: r.pop("provenance"), "is not a result"),
+        ("result.json", lambda r: r.update(provenance={}), "lacks commit, cuda, .*seconds, threads in its provenance"),
         ("evaluation.json", lambda e: e.update(fingerprint="0" * 64), "is of another run"),
         ("evaluation.json", lambda e: e.pop("top1"), "is not an evaluation"),
         ("evaluation.json", lambda e: e.update(top1=-1), "is not an evaluation"),

@@ -75,8 +75,11 @@ def test_all_takes_what_the_plan_does_not_name(tmp_path, there):
         ("runs.zip", {}, r"let it end in \.tar, \.tar\.gz or \.tgz"),
         (".tar", {}, "no name of a bundle"),
         ("runs.tar", {"planned": RUNS[3:]}, "Nothing to export: .*--all.*--unfinished"),
-        ("runs.tar", {"max_mib": 0}, "more than 0"),
-        ("runs.tar", {"max_mib": float("nan")}, "more than 0"),
+        ("runs.tar", {"max_mib": 0}, r"^--max-mib must be from 0\.001 to 1000000, not 0\.$"),
+        ("runs.tar", {"max_mib": float("nan")}, r"must be from .*, not nan\.$"),
+        ("runs.tar", {"max_mib": float("inf")}, r"must be from .*, not inf\.$"),
+        ("runs.tgz", {"max_mib": 0.0001}, r"must be from .*, not 0\.0001\.$"),
+        ("runs.tgz", {"max_mib": 0.001}, r"alone does not fit into 0\.001 MiB: say --max-mib 0\.1 or more"),
         ("mine.tar", {}, "is there and is no bundle"),
         ("folder.tar", {}, "is there and is no bundle"),
     ],
@@ -87,7 +90,7 @@ def test_what_cannot_be_exported_is_said(tmp_path, there, name, options, said):
     with pytest.raises(XNetsError, match=said):
         export_runs(there, tmp_path / name, **{"planned": RUNS, **options})
     assert (tmp_path / "mine.tar").read_text() == "my thesis"
-    assert not (tmp_path / "runs.tar").exists()
+    assert not any(tmp_path.glob("runs*"))
 
 
 @pytest.mark.parametrize("damage", ["", '{"fingerprint": "', "{}"])

@@ -10,9 +10,10 @@ import torch
 
 from experiments import slices
 from experiments.bundles import volumes
-from experiments.bundles.exporting import export_runs
+from experiments.bundles.exporting import NothingToExport, export_runs
 from experiments.bundles.format import check_bundle
 from experiments.bundles.importing import import_bundles
+from experiments.bundles.joining import joined
 from tests.experiments.bundles.conftest import RUNS, begin, contents, finish
 from xnets.errors import XNetsError
 
@@ -99,6 +100,15 @@ def test_a_checkpoint_larger_than_a_file_is_cut_into_volumes(tmp_path, there, he
     assert {path.name for path in tmp_path.glob("*of3")} == set(new) != {path.name for path in volumes}
     checkpoint.write_bytes(b"much smaller")
     assert not any("of" in path.name for path in packed())
+
+
+def test_what_is_said_of_a_joined_bundle_names_its_files_whatever_the_error(tmp_path, there):
+    """An error that is made of more than its sentence too."""
+    files = export_runs(there, tmp_path / "runs.tar", RUNS, models=True, max_mib=0.02, max_files=9).files
+    assert any("of" in path.name for path in files)
+    with pytest.raises(NothingToExport) as said, joined(files, tmp_path) as whole:
+        raise NothingToExport(f"{whole[-1]} is empty.", ["a run"])
+    assert (str(said.value), said.value.left_out) == (f"{files[-1].parent / files[-1].name[:-14]} is empty.", ["a run"])
 
 
 def test_volumes_half_replaced_are_the_old_bundle(tmp_path, there, here, monkeypatch):

@@ -107,7 +107,9 @@ def _train(
             file.write(json.dumps(record) + "\n")
         on_epoch(record)
 
-    where = {key: about[key] for key in ("host", "slurm_job", "device", "torch", "kernel", "threads")}
+    where = {
+        key: about[key] for key in ("host", "slurm_job", "device", "torch", "kernel", "threads", "commit", "dirty")
+    }
     with store.noted_attempt(run, where):
         result = train(run, data, folder, device, checkpoint_seconds, note, stop, group, compiled)
         about["attempts"] = [attempt for attempt in store.attempts(run) if "began" in attempt]

@@ -47,6 +47,7 @@ def publish(store: Store, runs: Iterable[Run], folder: Path, dirty: bool = False
     `dirty` lets pass, and one that is published with another result: delete that record if it is to be replaced.
     """
     new, known = {}, 0
+    digests = {(there := read_record(path).run).dataset: there for path in sorted(folder.glob("*.json"))}
     for run in runs:
         result, seen = sound_result(store, run), sound_evaluation(store, run)
         if result is None or seen is None:
@@ -65,6 +66,12 @@ def publish(store: Store, runs: Iterable[Run], folder: Path, dirty: bool = False
                 f"{run.label} was trained {fault}, delete {store.folder(run)} and train it again, or publish it "
                 "nevertheless with --dirty."
             )
+        other = digests.setdefault(run.dataset, run)
+        if other.data_digest != run.data_digest:
+            raise XNetsError(
+                f"{run.label} was trained on another {run.dataset} than {other.label} of {folder}: get the same data, "
+                f"or delete the records of the others."
+            )
         new[path] = {**result, "evaluation": {key: seen[key] for key in seen if key != "fingerprint"}}
     for path, record in new.items():
         write_json(path, record)
@@ -72,9 +79,14 @@ def publish(store: Store, runs: Iterable[Run], folder: Path, dirty: bool = False
 
 
 def _not_of_a_commit(about: dict[str, Any]) -> str | None:
-    """With what code a run was trained that nobody can check out, and what to do first; None if a commit has it."""
+    """With what code a run was trained that nobody can check out, and what to do first; None if a commit has it.
+
+    A run that went on from a checkpoint was trained by all of its attempts; older ones did not note their code.
+    """
     if about.get("dirty"):
         return "with uncommitted changes: commit"
+    if any(attempt.get("dirty", False) is not False for attempt in about.get("attempts", [])):
+        return "with uncommitted changes, or by code of no known commit, in one of its attempts: commit"
     known = about.get("commit") is not None and about.get("dirty") is False
     return None if known else "by code of no known commit: clone the repository with git"
 
@@ -107,7 +119,9 @@ def read_published(scale: str, folder: Path = FOLDER) -> list[Record]:
     for record in records:
         other = digests.setdefault(record.run.dataset, record)
         if other.run.data_digest != record.run.data_digest:
-            raise XNetsError(f"{record.path} and {other.path.name} were not trained on the same {record.run.dataset}.")
+            raise XNetsError(
+                f"{record.path} and {other.path.name} were not trained on the same {record.run.dataset}: delete one."
+            )
     return records
 
 

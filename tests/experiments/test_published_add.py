@@ -1,6 +1,7 @@
 """`xnets published add`: what it publishes, and what it refuses; and where `list` has nothing to say."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,32 @@ def test_a_run_of_no_known_commit_is_published_only_if_asked_for(add, tiny_plan,
         publish(store, [run], Path("published/tiny"))
     assert not published()
     add("--dirty")
+    assert len(published()) == 1
+
+
+def test_all_attempts_count(store, tiny_plan):
+    """The first with changed code, the last, which finished it, without; what an older version did not note passes."""
+    run, other, _ = tiny_plan.runs()
+    finish(store, run, 50.0, attempts=[{"began": "", "dirty": True}, {"began": "", "dirty": False}])
+    finish(store, other, 50.0, attempts=[{"began": ""}, {"began": "", "dirty": False}])
+    with pytest.raises(XNetsError, match=r"with uncommitted changes, or .*, in one of its attempts: commit, delete .*"):
+        publish(store, [run, other], Path("published/tiny"))
+    assert len(publish(store, [other], Path("published/tiny"))[0]) == 1
+    assert len(publish(store, [run, other], Path("published/tiny"), dirty=True)[0]) == 1
+
+
+def test_runs_on_other_data_are_not_published_beside_those_there(store, tiny_plan):
+    run, other, _ = tiny_plan.runs()
+    elsewhere = replace(other, data_digest="0" * 64)
+    finish(store, run, 50.0)
+    finish(store, elsewhere, 50.0)
+    says = r"was trained on another digits than .* of published/tiny: get the same data, or delete"
+    with pytest.raises(XNetsError, match=says):
+        publish(store, [run, elsewhere], Path("published/tiny"))
+    assert not published()
+    publish(store, [run], Path("published/tiny"))
+    with pytest.raises(XNetsError, match=says):
+        publish(store, [elsewhere], Path("published/tiny"))
     assert len(published()) == 1
 
 

@@ -35,6 +35,8 @@ def test_all_runs_are_done_with_progress(tiny, tiny_plan):
         assert result["provenance"].keys() == PROVENANCE.keys() >= set(NEEDED), (
             "what sound.py checks is what is written"
         )
+    (attempt,) = result["provenance"]["attempts"]
+    assert all(attempt[key] == result["provenance"][key] for key in ("commit", "dirty", "kernel", "threads"))
     assert Estimate(tiny_plan).seconds(run) == result["provenance"]["seconds"]
 
 

@@ -92,8 +92,16 @@ def run_slice(
         return Slice({}, _pack(store, wanted, out, max_mib, max_files, live=False), nothing_left=True)
     say(f"{len(wanted) - len(runs)} of {len(wanted)} runs are finished; training the next ones")
 
+    told: set[str] = set()
+
     def pack(live: bool) -> Exported:
-        return _pack(store, wanted, out, max_mib, max_files, live)
+        done = _pack(store, wanted, out, max_mib, max_files, live)
+        for reason in done.left_out if live else ():  # there is time yet to do as it says
+            label = reason.partition(":")[0]
+            if label not in told:
+                told.add(label)
+                say(f"left out so far: {reason}")
+        return done
 
     ended = threading.Event()
 

@@ -17,6 +17,7 @@ PROVENANCE = {
     "numpy": (TEXT,), "platform": (TEXT,), "processes": (int,), "python": (TEXT,), "seconds": NUMBER,
     "threads": (int,), "torch": (TEXT,),
 }  # fmt: skip
+MOST_THREADS = 4096  # and processes; torch asked for a thousand million threads dies without a word
 RESULT_KEYS = {"epochs", "fingerprint", "graphs_sha256", "provenance", "run", "weights_sha256"}
 
 
@@ -71,7 +72,7 @@ def _provenance_fault(about: dict[str, Any]) -> str | None:
         if key in about and type(about[key]) not in types:
             return f"has {about[key]!r} for {key} in its provenance"
     for key in ("threads", "processes"):
-        if about.get(key, 1) < 1:
+        if not 1 <= about.get(key, 1) <= MOST_THREADS:
             return f"has {about[key]!r} for {key} in its provenance"
     return None
 

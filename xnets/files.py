@@ -44,7 +44,7 @@ def read_json(path: Path, purpose: str) -> dict[str, Any]:
     """Read an object from a JSON file; XNetsError says to delete a damaged one `purpose`."""
     try:
         said = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):  # no JSON, no text, a number of 5000 digits; lists in lists in lists ...
         said = None
     except OSError as error:
         raise XNetsError(f"{path} cannot be read ({error.strerror}).") from None

@@ -184,6 +184,8 @@ def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
         path.write_text(whole)
 
     refused(whole[:-20], "is damaged")
+    refused("[" * 100_000, "is damaged")
+    refused('{"run": ' + "1" * 5000 + "}", "is damaged")
     refused("{}", "is no published run")
     refused(whole.replace('"train_seed": 0', '"train_seed": 1'), "is of another run")
     refused(whole.replace('"engine": 1', '"engine": 2'), "engine 2")
@@ -193,6 +195,7 @@ def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
     refused(whole.replace('"top1": 50.0', '"top1": 50.9'), edited)
     refused(whole.replace('"n": 10000', '"n": null'), "is not an evaluation")
     wrongs = {"threads": "1", "dirty": 0, "commit": 5, "seconds": None, "kernel": None, "processes": 0}
+    refused(json.dumps(json.loads(whole) | {"provenance": {"threads": 10**9}}), "has 1000000000 for threads")
     for key, wrong in wrongs.items():
         said = json.loads(whole)
         said["provenance"] = {"threads": 1, key: wrong}

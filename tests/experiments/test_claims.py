@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -26,6 +27,7 @@ from experiments.rows import read_rows
 from experiments.settings import read_settings
 from experiments.store import Store
 from tests.made_up import finish
+from xnets.cli import main
 from xnets.errors import XNetsError
 from xnets.training import Run
 
@@ -123,6 +125,7 @@ def test_verdicts(settings, name, scale, first, second, verdict):
         ({"for_each": "init"}, "its study has no factor 'init'"),
         ({"sayz": 1}, "sayz"),
         ({"says": None}, "lacks `says:`"),
+        ({"second": ["G2"]}, r"second must be `key: value` lines, not \['G2'\]"),
     ],
 )
 def test_mistakes_are_sentences(tmp_path, change, says):
@@ -134,6 +137,28 @@ def test_mistakes_are_sentences(tmp_path, change, says):
     path.write_text(yaml.safe_dump({"c": {key: value for key, value in entry.items() if value is not None}}))
     with pytest.raises(XNetsError, match=says):
         read_claims(path)
+
+
+@pytest.mark.parametrize("said", ["", "[]", "{}", "[c]", "claims"])
+def test_no_claims_are_a_mistake(tmp_path, said):
+    """Nothing judged is not `all is well`."""
+    path = tmp_path / "claims.yaml"
+    path.write_text(said)
+    with pytest.raises(XNetsError, match=r"^claims\.yaml has no claims: take it back from git"):
+        read_claims(path)
+
+
+def test_records_in_a_folder_that_is_no_scale_are_refused_by_verify_too(settings, tmp_path, monkeypatch, capsys):
+    (tmp_path / "published" / "nonscale").mkdir(parents=True)
+    (tmp_path / "published" / "nonscale" / "x.json").write_text("{}")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    said = []
+    for command in (["published", "list"], ["verify"]):
+        assert main(command) == 2
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1]
+    assert "nonscale is no scale's folder: there are demo" in said[0]
 
 
 def test_what_is_published_is_read_back_with_its_cell(settings, tmp_path):

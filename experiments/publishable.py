@@ -3,14 +3,15 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from experiments.sound import apart, sound_evaluation, sound_result
+from experiments.sound import apart, partial, sound_evaluation, sound_result
 from experiments.store import Store
 from xnets.errors import XNetsError
 from xnets.training import Run
 
 
 def check_publishable(store: Store, runs: Iterable[Run], folder: Path, dirty: bool) -> None:
-    """Raise XNetsError if one that `folder` lacks contradicts itself, or was trained with uncommitted changes.
+    """Raise XNetsError if one that `folder` lacks contradicts itself, saw a part of the test set, or was trained with
+    uncommitted changes.
 
     dirty: let those changes pass.
     """
@@ -20,6 +21,10 @@ def check_publishable(store: Store, runs: Iterable[Run], folder: Path, dirty: bo
             continue
         if fault := apart(result, seen):
             raise XNetsError(f"{store.folder(run) / 'evaluation.json'} {fault}: delete it to evaluate this run again.")
+        if fault := partial(seen, run):
+            raise XNetsError(
+                f"{store.folder(run) / 'evaluation.json'} {fault}: prepare all of it and train this run again."
+            )
         if not dirty and result["provenance"].get("dirty"):
             raise XNetsError(
                 f"{run.label} was trained with uncommitted changes: commit, delete {store.folder(run)} and train it "

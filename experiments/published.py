@@ -13,7 +13,7 @@ from experiments.cells import Cell
 from experiments.plan import Plan
 from experiments.results import RunResult, run_result
 from experiments.scales import read_scales
-from experiments.sound import evaluation_fault, result_fault, sound_evaluation, sound_result
+from experiments.sound import evaluation_fault, partial, result_fault, sound_evaluation, sound_result
 from experiments.store import Store
 from xnets.errors import XNetsError
 from xnets.files import read_json, write_json
@@ -73,7 +73,7 @@ def read_record(path: Path) -> Record:
         raise XNetsError(f"{path} is no published run: delete it {REMEDY}.") from None
     seen = said.get("evaluation")
     seen = {**seen, "fingerprint": said.get("fingerprint")} if isinstance(seen, dict) else None
-    fault = result_fault(said, run) or evaluation_fault(seen, run)
+    fault = result_fault(said, run) or evaluation_fault(seen, run) or partial(seen, run)
     if not fault and path.stem != run.label:
         fault = f"is {run.label}"
     if fault:

@@ -18,6 +18,7 @@ PROVENANCE = {
     "threads": (int,), "torch": (TEXT,),
 }  # fmt: skip
 MOST_THREADS = 4096  # and processes; torch asked for a thousand million threads dies without a word
+TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000}
 RESULT_KEYS = {"epochs", "fingerprint", "graphs_sha256", "provenance", "run", "weights_sha256"}
 
 
@@ -83,7 +84,18 @@ def evaluation_fault(evaluation: Any, run: Run) -> str | None:
         return "is not an evaluation"
     if type(evaluation.get("n")) is not int or evaluation["n"] < 1:
         return "is not an evaluation"
+    if not _is_percentage(top5 := evaluation.get("top5", 100)) or top5 < evaluation["top1"]:
+        return "has a top-5 accuracy that is none, or below its top-1"
+    loss = evaluation.get("loss")  # null: the network diverged
+    if loss is not None and (type(loss) not in NUMBER or loss < 0):
+        return "has a loss that is none"
     return "is of another run" if evaluation.get("fingerprint") != run.fingerprint else None
+
+
+def partial(evaluation: dict[str, Any], run: Run) -> str | None:
+    """How a sound evaluation is not of all test images. In a store it may be so: any folder of classes may be CIFAR."""
+    whole = TEST_IMAGES.get(run.dataset, evaluation["n"])
+    return None if evaluation["n"] == whole else f"has {evaluation['n']} test images where {run.dataset} has {whole}"
 
 
 def _is_percentage(value: Any) -> bool:

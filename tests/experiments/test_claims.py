@@ -219,6 +219,13 @@ def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
     edited = rf"{run.label}\.json says that its evaluation came to 50\.90 %, and its last epoch to 50\.00 %"
     refused(whole.replace('"top1": 50.0', '"top1": 50.9'), edited)
     refused(whole.replace('"n": 10000', '"n": null'), "is not an evaluation")
+    refused(whole.replace('"n": 10000', '"n": 9999'), "has 9999 test images where cifar100 has 10000")
+    for wrong in ("49.9", "101", '"high"', "null"):
+        refused(whole.replace('"top5": 99.0', f'"top5": {wrong}'), "has a top-5 accuracy that is none, or below its")
+    for wrong in ("-0.1", '"low"', "true"):
+        refused(whole.replace('"loss": 1.0', f'"loss": {wrong}'), "has a loss that is none")
+    path.write_text(whole.replace('"loss": 1.0', '"loss": null'))
+    assert read_published("cifar-long", tmp_path / "published"), "a network that diverged"
     wrongs = {"threads": "1", "dirty": 0, "commit": 5, "seconds": None, "kernel": None, "processes": 0}
     refused(json.dumps(json.loads(whole) | {"provenance": {"threads": 10**9}}), "has 1000000000 for threads")
     for key, wrong in wrongs.items():

@@ -62,7 +62,9 @@ class Verdict:
 @cache
 def read_claims(path: Path = CLAIMS) -> tuple[Claim, ...]:
     """All claims; one `for_each` a factor of its study is one for each of its levels. Mistakes are one sentence."""
-    said = read_yaml(path) or {}
+    said = read_yaml(path)
+    if not isinstance(said, dict) or not said:
+        raise XNetsError(f"{path.name} has no claims: take it back from git, or write one as `name: {{says: ...}}`.")
     claims: list[Claim] = []
     for name, entry in said.items():
         where = f"{path.name}: {name}"
@@ -72,6 +74,9 @@ def read_claims(path: Path = CLAIMS) -> tuple[Claim, ...]:
         for key in ("says", "where", "test", "first", "second"):
             if key not in entry:
                 raise XNetsError(f"{where} lacks `{key}:`.")
+        for side in ("first", "second"):
+            if not isinstance(entry[side], dict):
+                raise XNetsError(f"{where}: {side} must be `key: value` lines, not {entry[side]!r}.")
         if entry["test"] not in TESTS:
             raise XNetsError(f"{where}: test must be one of {', '.join(TESTS)}, not {entry['test']!r}.")
         if (entry["test"] == "better") != ("margin" not in entry):

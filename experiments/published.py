@@ -13,7 +13,7 @@ from experiments.cells import Cell
 from experiments.plan import Plan
 from experiments.results import RunResult, run_result
 from experiments.scales import read_scales
-from experiments.sound import apart, evaluation_fault, result_fault, sound_evaluation, sound_result
+from experiments.sound import apart, evaluation_fault, partial, result_fault, sound_evaluation, sound_result
 from experiments.store import Store
 from xnets.errors import XNetsError
 from xnets.files import read_json, write_json
@@ -61,6 +61,10 @@ def publish(store: Store, runs: Iterable[Run], folder: Path, dirty: bool = False
             continue
         if fault := apart(result, seen):
             raise XNetsError(f"{store.folder(run) / 'evaluation.json'} {fault}: delete it to evaluate this run again.")
+        if fault := partial(seen, run):
+            raise XNetsError(
+                f"{store.folder(run) / 'evaluation.json'} {fault}: prepare all of it and train this run again."
+            )
         if not dirty and (fault := _not_of_a_commit(result["provenance"])):
             raise XNetsError(
                 f"{run.label} was trained {fault}, delete {store.folder(run)} and train it again, or publish it "
@@ -104,7 +108,7 @@ def read_record(path: Path) -> Record:
         raise XNetsError(f"{path} is no published run: delete it {REMEDY}.") from None
     seen = said.get("evaluation")
     seen = {**seen, "fingerprint": said.get("fingerprint")} if isinstance(seen, dict) else None
-    fault = result_fault(said, run) or evaluation_fault(seen, run)
+    fault = result_fault(said, run) or evaluation_fault(seen, run) or partial(seen, run)
     if not fault and path.stem != run.label:
         fault = f"is {run.label}"
     if fault:

@@ -119,10 +119,11 @@ def _verify(args: argparse.Namespace) -> None:
 
     from experiments.claims import judge, number_of_tests, scales_of_claims
     from experiments.plan import plan_of
-    from experiments.published import published_records, results_of
+    from experiments.published import published_records, published_scales, results_of
     from experiments.settings import read_settings
 
     settings = read_settings()
+    published_scales()  # refuses records in a folder that is no scale's: they would count nowhere
     results = {scale: results_of(published_records(plan_of(settings, scale))) for scale in scales_of_claims()}
     verdicts = judge(settings, results)
     for verdict in verdicts:

@@ -14,6 +14,11 @@ from xnets.errors import XNetsError
 from xnets.files import write_text
 
 NOTES = FOLDER / "remade.csv"
+TEXTS = (
+    "run", "scale", "kernel", "threads", "published_device", "published_commit", "remade_device", "remade_commit",
+    "remade_on",
+)  # fmt: skip
+NUMBERS = ("published_top1", "remade_top1", "most_apart")
 
 
 def remake(path: Path, data_folder: Path, source: str | None, store: Store, device_name: str) -> Record:
@@ -73,6 +78,28 @@ def _most_apart(here: dict[str, Any], there: dict[str, Any]) -> float:
     return max(abs(a["test_top1"] - b["test_top1"]) for a, b in zip(here["epochs"], there["epochs"], strict=True))
 
 
+def read_notes(notes: Path = NOTES) -> list[dict[str, str]]:
+    """The lines of `notes`, [] if there is no such file. Raises XNetsError if it is not as `note` writes it."""
+    if not notes.exists():
+        return []
+    try:
+        table = csv.DictReader(io.StringIO(notes.read_text()), strict=True)
+        lines = list(table)
+        sound = set(table.fieldnames or ()) == {*TEXTS, *NUMBERS, "same_weights"}
+        for line in lines:
+            sound = sound and None not in line and None not in line.values()  # as many values as columns
+            sound = (
+                sound and line["same_weights"] in ("True", "False") and all(float(line[key]) >= 0 for key in NUMBERS)
+            )
+    except (ValueError, csv.Error):
+        sound = False
+    except OSError as error:
+        raise XNetsError(f"{notes} cannot be read ({error.strerror}).") from None
+    if not sound:
+        raise XNetsError(f"{notes} is damaged: delete it and take it back from git.")
+    return lines
+
+
 def note(record: Record, store: Store, notes: Path = NOTES) -> None:
     """Write down how the finished run in the store compares with its record: a line of `notes` for each run."""
     here, there = store.result(record.run), record.said
@@ -92,7 +119,7 @@ def note(record: Record, store: Store, notes: Path = NOTES) -> None:
         "most_apart": round(_most_apart(here, there), 4),
         "same_weights": here["weights_sha256"] == there["weights_sha256"],
     }
-    known = list(csv.DictReader(io.StringIO(notes.read_text()))) if notes.exists() else []
+    known = read_notes(notes)
     text = io.StringIO()
     table = csv.DictWriter(text, row, lineterminator="\n")
     table.writeheader()

@@ -78,7 +78,7 @@ def run_slice(
     with folder_in(out):  # a folder that takes no bundles is better known now than after all the minutes
         pass
     store, plans = Store(settings.store), plans_of(settings, entries)
-    _check_taken_in(store, out)
+    brought = _brought(store, out)
     missing = prepare(settings, plans, entries, say)
     wanted = [run for runs in campaign_runs(plans, entries, without=missing).values() for run in runs]
     if not wanted:
@@ -87,14 +87,23 @@ def run_slice(
     runs = [
         run for run in wanted if run not in published and not (store.has("train", run) and store.has("evaluate", run))
     ]
+    to_pack = list(dict.fromkeys([*wanted, *brought]))  # what another list had packed into `out` is packed again
     runs.sort(key=lambda run: store.failure(run) is not None)  # what failed is tried again when all others are done
     if not runs:  # packed all the same: a slice that was killed at its very end may not have come to it
         say(f"all {len(wanted)} runs of the campaign whose data are here are finished")
-        return Slice({}, _pack(store, wanted, out, max_mib, max_files, live=False), nothing_left=True)
+        return Slice({}, _pack(store, to_pack, out, max_mib, max_files, live=False), nothing_left=True)
     say(f"{len(wanted) - len(runs)} of {len(wanted)} runs are finished; training the next ones")
 
+    told: set[str] = set()
+
     def pack(live: bool) -> Exported:
-        return _pack(store, wanted, out, max_mib, max_files, live)
+        done = _pack(store, to_pack, out, max_mib, max_files, live)
+        for reason in done.left_out if live else ():  # there is time yet to do as it says
+            label = reason.partition(":")[0]
+            if label not in told:
+                told.add(label)
+                say(f"left out so far: {reason}")
+        return done
 
     ended = threading.Event()
 
@@ -123,8 +132,9 @@ def run_slice(
     return Slice(failed, packed)
 
 
-def _check_taken_in(store: Store, out: Path) -> None:
-    """Raise XNetsError if `out`, whose bundles will be replaced, has a run that the store knows nothing of."""
+def _brought(store: Store, out: Path) -> list[Run]:
+    """The runs of the bundles in `out`, which will be replaced. XNetsError for one that the store knows nothing of."""
+    runs = []
     with joined(files_of_packings(out), out) as bundles:
         for packed in (packed for path in bundles for packed in check_bundle(path)):
             begun = (store.folder(packed.run) / "checkpoint.pt").exists()
@@ -133,6 +143,8 @@ def _check_taken_in(store: Store, out: Path) -> None:
                     f"{out} has bundles of an earlier slice with {packed.run.label}, which {store.root} lacks: "
                     "`xnets store import` them first, or name another folder."
                 )
+            runs.append(packed.run)
+    return runs
 
 
 def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: int, live: bool) -> Exported:

@@ -19,6 +19,8 @@ PROVENANCE = {
 }  # fmt: skip
 # What estimates, tracking and remaking read; without the others a result of an older version is as good.
 NEEDED = ("commit", "cuda", "deterministic", "device", "finished", "kernel", "seconds", "threads")
+MOST_THREADS = 4096  # and processes; torch asked for a thousand million threads dies without a word
+TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000}
 RESULT_KEYS = {"epochs", "fingerprint", "graphs_sha256", "provenance", "run", "weights_sha256"}
 
 
@@ -72,7 +74,9 @@ def _provenance_fault(about: dict[str, Any]) -> str | None:
     if lacking := [key for key in NEEDED if key not in about]:
         return f"lacks {', '.join(lacking)} in its provenance"
     wrong = {key for key, types in PROVENANCE.items() if key in about and type(about[key]) not in types}
-    wrong |= {key for key in ("threads", "processes") if key not in wrong and about.get(key, 1) < 1}
+    wrong |= {
+        key for key in ("threads", "processes") if key not in wrong and not 1 <= about.get(key, 1) <= MOST_THREADS
+    }
     if "seconds" not in wrong and not 0 <= about["seconds"] < math.inf:
         wrong.add("seconds")
     return next((f"has {about[key]!r} for {key} in its provenance" for key in sorted(wrong)), None)
@@ -84,7 +88,18 @@ def evaluation_fault(evaluation: Any, run: Run) -> str | None:
         return "is not an evaluation"
     if type(evaluation.get("n")) is not int or evaluation["n"] < 1:
         return "is not an evaluation"
+    if not _is_percentage(top5 := evaluation.get("top5", 100)) or top5 < evaluation["top1"]:
+        return "has a top-5 accuracy that is none, or below its top-1"
+    loss = evaluation.get("loss")  # null: the network diverged
+    if loss is not None and (type(loss) not in NUMBER or loss < 0):
+        return "has a loss that is none"
     return "is of another run" if evaluation.get("fingerprint") != run.fingerprint else None
+
+
+def partial(evaluation: dict[str, Any], run: Run) -> str | None:
+    """How a sound evaluation is not of all test images. In a store it may be so: any folder of classes may be CIFAR."""
+    whole = TEST_IMAGES.get(run.dataset, evaluation["n"])
+    return None if evaluation["n"] == whole else f"has {evaluation['n']} test images where {run.dataset} has {whole}"
 
 
 def _is_percentage(value: Any) -> bool:

@@ -204,7 +204,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     found = []
     for line in lines[:-1]:  # the last piece is empty, or still being written
-        with contextlib.suppress(json.JSONDecodeError):
+        with contextlib.suppress(ValueError, RecursionError):  # as in read_json
             found.append(json.loads(line))
     return [note for note in found if isinstance(note, dict)]
 

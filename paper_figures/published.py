@@ -10,7 +10,7 @@ from experiments.cells import Cell
 from experiments.claims import Verdict, judge, number_of_tests, scales_of_claims
 from experiments.plan import Plan, plan_of
 from experiments.published import Record, coverage, not_asked_for, published_records, published_scales, results_of
-from experiments.remake import NOTES
+from experiments.remake import read_notes
 from experiments.results import RunResult
 from experiments.rows import read_rows
 from experiments.settings import Settings
@@ -40,8 +40,8 @@ def write_published(settings: Settings, folder: Path) -> None:
             for study in read_studies(scale).values():
                 if any(found for cell, found in records[scale].items() if cell.study == study.name):
                     page += _write_study(study, plan, records[scale], folder / f"{scale}-{study.name}")
-    if NOTES.exists():
-        page += ["", "## Trained again", "", *_remade(pd.read_csv(NOTES))]
+    if notes := read_notes():
+        page += ["", "## Trained again", "", *_remade(notes)]
     write_text(folder / "all.md", "\n".join([*page, ""]))
 
 
@@ -112,7 +112,7 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def _remade(notes: pd.DataFrame) -> list[str]:
+def _remade(notes: list[dict[str, str]]) -> list[str]:
     """What `xnets published remake --note` has written down."""
     lines = [
         "By `xnets published remake FILE.json --note`.",
@@ -120,20 +120,21 @@ def _remade(notes: pd.DataFrame) -> list[str]:
         "| run | first trained on | at commit | again on | at commit | kernel, threads | top-1, % | outcome |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for seen in notes.itertuples():
-        apart = f"at most {seen.most_apart:.2f} points apart in any epoch"
+    for seen in notes:
+        apart, before, again = (f"{float(seen[key]):.2f}" for key in ("most_apart", "published_top1", "remade_top1"))
+        same, differ = "the same weights to the last bit", f"at most {apart} points apart in any epoch"
         lines.append(
-            f"| {seen.run} ({seen.scale}) | {seen.published_device} | {_short(seen.published_commit)} | "
-            f"{seen.remade_device}, {seen.remade_on} | {_short(seen.remade_commit)} | {seen.kernel}, {seen.threads} | "
-            f"{seen.published_top1:.2f}, again {seen.remade_top1:.2f} | "
-            f"{'the same weights to the last bit' if seen.same_weights else apart} |"
+            f"| {seen['run']} ({seen['scale']}) | {seen['published_device']} | {_short(seen['published_commit'])} | "
+            f"{seen['remade_device']}, {seen['remade_on']} | {_short(seen['remade_commit'])} | "
+            f"{seen['kernel']}, {seen['threads']} | {before}, again {again} | "
+            f"{same if seen['same_weights'] == 'True' else differ} |"
         )
     return lines
 
 
-def _short(commit: str | float) -> str:
-    """The commit's first letters; of a copy without git none was noted, which pandas reads as NaN."""
-    return commit[:7] if isinstance(commit, str) else "unknown"
+def _short(commit: str) -> str:
+    """The commit's first letters; of a copy without git none was noted."""
+    return commit[:7] or "unknown"
 
 
 def _write_study(study: Study, plan: Plan, records: dict[Cell, list[Record]], stem: Path) -> list[str]:

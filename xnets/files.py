@@ -14,14 +14,15 @@ from xnets.errors import CannotWrite, XNetsError
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], None], mark: str = "") -> None:
     """Write to a file beside `path`, flush it to disk and rename it: readers see the old file or the new one.
 
+    mark: in that file's name, .<name><mark>.<letters>, so that what a kill leaves can be told from others' files.
     Raises CannotWrite if the disk is full or read-only; the old file is then still there.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{mark}.")
     except OSError as error:
         raise CannotWrite(_cannot_write(path, error)) from None
     try:
@@ -43,7 +44,7 @@ def read_json(path: Path, purpose: str) -> dict[str, Any]:
     """Read an object from a JSON file; XNetsError says to delete a damaged one `purpose`."""
     try:
         said = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):  # no JSON, no text, a number of 5000 digits; lists in lists in lists ...
         said = None
     except OSError as error:
         raise XNetsError(f"{path} cannot be read ({error.strerror}).") from None

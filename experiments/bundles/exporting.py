@@ -184,11 +184,20 @@ def _packed(store: Store, run: Run, names: list[str]) -> Packed:
 
 def _fitting(bundle: list[Packed], max_mib: float, max_files: int, suffix: str, left_out: list[str]) -> list[Packed]:
     """As many of them, in their order, as are sure to fit into so many files of that size."""
+
+    def needed(runs: list[Packed]) -> int:
+        in_order = sorted(runs, key=lambda each: each.run.fingerprint)
+        return sum(files for _, files in _cut(in_order, max_mib, suffix, volumes=True))
+
     kept: list[Packed] = []
     for packed in bundle:
-        parts = _cut(sorted([*kept, packed], key=lambda each: each.run.fingerprint), max_mib, suffix, volumes=True)
-        if sum(files for _, files in parts) > max_files:
-            left_out.append(f"{packed.run.label}: {max_files} files of {max_mib:g} MiB have no room left for it.")
+        if needed([*kept, packed]) > max_files:
+            advice = f"say --max-files {needed(bundle)} or more"
+            if not packed.finished and not all(other.finished for other in kept):
+                advice += ", or --workers 1 to have one run under way at a time"
+            left_out.append(
+                f"{packed.run.label}: {max_files} files of {max_mib:g} MiB have no room left for it: {advice}."
+            )
         else:
             kept.append(packed)
     return kept

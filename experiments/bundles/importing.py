@@ -19,6 +19,7 @@ from xnets.training.checkpoint import checkpoint_position
 from xnets.training.loop import CHECKPOINT
 
 NEW_CHECKPOINT = "checkpoint.arriving"  # in a run's folder, until it is known to be further
+MARK = ".import"  # in the names of files that an import is writing; a job of a cluster may be writing others beside it
 LASTING = {".lock", "attempts.jsonl"}  # in a run's folder, whatever becomes of an attempt
 Files = Iterator[tuple[str, Checked]]
 
@@ -46,36 +47,38 @@ def import_bundles(store: Store, paths: list[Path]) -> Imported:
         XNetsError: a bundle or a result here is damaged, a volume of a bundle is missing, a run is another engine's, a
             process trains into the store, the disk is full.
     """
-    with joined(paths, store.root) as whole:
-        return _import_whole(store, whole)
+    with store.lock():  # first: what is found of other imports is then left over
+        _clear_leftovers(store)
+        with joined(paths, store.root) as whole:
+            return _import_whole(store, whole)
 
 
 def _import_whole(store: Store, paths: list[Path]) -> Imported:
     bundles = {path: check_bundle(path) for path in paths}
     done = Imported()
-    with store.lock():
-        _clear_leftovers(store)
-        for bundle in bundles.values():
-            for packed in bundle:
-                sound_result(store, packed.run)  # damage here is told before anything is written
-        for path, bundle in bundles.items():
-            for packed, group in groupby(read_files(path), key=itemgetter(0)):
-                if packed not in bundle:
-                    raise bad(path, "has changed since it was checked")
-                add = _add_finished if packed.finished else _add_under_way
-                try:
-                    with store.working_on(packed.run, stop=lambda: True):  # nobody is waited for
-                        add(store, packed.run, ((name, reader) for _, name, reader in group), done)
-                except Stopped:
-                    done.kept.append(
-                        f"{packed.run.label}: a process is training or evaluating it; import again when it is done."
-                    )
+    for bundle in bundles.values():
+        for packed in bundle:
+            sound_result(store, packed.run)  # damage here is told before anything is written
+    for path, bundle in bundles.items():
+        for packed, group in groupby(read_files(path), key=itemgetter(0)):
+            if packed not in bundle:
+                raise bad(path, "has changed since it was checked")
+            add = _add_finished if packed.finished else _add_under_way
+            try:
+                with store.working_on(packed.run, stop=lambda: True):  # nobody is waited for
+                    add(store, packed.run, ((name, reader) for _, name, reader in group), done)
+            except Stopped:
+                done.kept.append(
+                    f"{packed.run.label}: a process is training or evaluating it; import again when it is done."
+                )
     return done
 
 
 def _clear_leftovers(store: Store) -> None:
     """Remove what imports that were killed left of files on their way. None else is under way: the store is locked."""
-    for left in [*store.root.glob(f"*/{NEW_CHECKPOINT}"), *store.root.glob(f"*/.{NEW_CHECKPOINT}.*")]:
+    for folder in store.root.glob(".bundle-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for left in [*store.root.glob(f"*/{NEW_CHECKPOINT}"), *store.root.glob(f"*/.*{MARK}.*")]:
         left.unlink(missing_ok=True)
 
 
@@ -116,7 +119,7 @@ def _replace_attempt(folder: Path, files: Files, result: bytes) -> None:
                 path.unlink()
     except OSError as error:
         raise XNetsError(f"Cannot clear {folder} ({error.strerror}): mend that and import again.") from None
-    write_atomically(folder / "result.json", lambda file: file.write(result))
+    write_atomically(folder / "result.json", lambda file: file.write(result), MARK)
 
 
 def _add_under_way(store: Store, run: Run, files: Files, done: Imported) -> None:
@@ -135,7 +138,7 @@ def _add_under_way(store: Store, run: Run, files: Files, done: Imported) -> None
             done.kept.append(f"{run.label}: it is under way here too, and as far or further; that is kept.")
             return
         for name, content in notes.items():
-            write_atomically(folder / name, lambda file, content=content: file.write(content))
+            write_atomically(folder / name, lambda file, content=content: file.write(content), MARK)
         arriving.replace(folder / CHECKPOINT)
     finally:
         arriving.unlink(missing_ok=True)
@@ -143,4 +146,4 @@ def _add_under_way(store: Store, run: Run, files: Files, done: Imported) -> None
 
 
 def _copy(reader: Checked, path: Path) -> None:
-    write_atomically(path, lambda file: shutil.copyfileobj(reader, file, 2**20))
+    write_atomically(path, lambda file: shutil.copyfileobj(reader, file, 2**20), MARK)

@@ -188,12 +188,52 @@ def test_bundles_that_were_not_taken_in_are_not_replaced(campaign, tmp_path):
     assert run_slice(elsewhere, ENTRIES, 10, tmp_path / "out", lambda line: None).packed.finished == 6
 
 
+def test_what_another_list_has_packed_stays(campaign, tmp_path):
+    """On a machine that keeps nothing else, to replace it by a shorter list's packing would lose it."""
+    everything = run_slice(campaign, ENTRIES, 10, tmp_path / "out", lambda line: None)
+    fewer = run_slice(campaign, ENTRIES[:1], 10, tmp_path / "out", lambda line: None)
+    assert fewer.nothing_left
+    assert fewer.packed.finished == everything.packed.finished == 6
+
+
 def test_what_does_not_fit_at_all_is_named(campaign, tmp_path):
     done = run_slice(campaign, ENTRIES[:1], 10, tmp_path / "out", lambda line: None, max_mib=0.001, max_files=1)
     assert done.packed.files == []
     assert [reason.split(":")[0] for reason in done.packed.left_out] == [
         run.label for run in campaign_runs(plans_of(campaign, ENTRIES[:1]), ENTRIES[:1]).popitem()[1]
     ]
+
+
+def test_a_checkpoint_without_room_beside_another_is_told_at_once_and_what_to_do(campaign, tmp_path, monkeypatch):
+    """Once, however often `out` is packed anew."""
+    monkeypatch.setattr(slices, "LOOK_EVERY", 0.05)
+    store, said = Store(campaign.store), []
+
+    def two_under_way(tasks, runs, *_):
+        for size in (1.0, 1.1, 1.2):
+            for run in runs:
+                store.folder(run).mkdir(parents=True, exist_ok=True)
+                (store.folder(run) / "checkpoint.pt").write_bytes(bytes(int(size * 2**20)))
+            wait_for(packed_after(time.time()))
+        assert len(lines()) == 1, "while they are trained"
+        return {}
+
+    def packed_after(moment):
+        return lambda: any(path.stat().st_mtime > moment for path in (tmp_path / "out").glob("campaign-*"))
+
+    def lines():
+        return [line for line in said if line.startswith("left out so far: ")]
+
+    monkeypatch.setattr(slices, "run_in_pool", two_under_way)
+    done = run_slice(campaign, ENTRIES[:1], 10, tmp_path / "out", said.append, max_mib=0.5, max_files=4)
+    _, second = campaign_runs(plans_of(campaign, ENTRIES[:1]), ENTRIES[:1]).popitem()[1]
+    ((line,), (reason,)) = lines(), done.packed.left_out
+    assert line.startswith(f"left out so far: {second.label}: 4 files of 0.5 MiB have no room left for it: say --max-")
+    assert reason == (
+        f"{second.label}: 4 files of 0.5 MiB have no room left for it: say --max-files 5 or more, or --workers 1 to "
+        "have one run under way at a time."
+    )
+    assert done.packed.under_way == 1
 
 
 def test_entries_without_their_data_are_passed_over(campaign, tmp_path, monkeypatch):

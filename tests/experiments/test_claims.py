@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -26,6 +27,7 @@ from experiments.rows import read_rows
 from experiments.settings import read_settings
 from experiments.store import Store
 from tests.made_up import finish
+from xnets.cli import main
 from xnets.errors import XNetsError
 from xnets.training import Run
 
@@ -123,6 +125,7 @@ def test_verdicts(settings, name, scale, first, second, verdict):
         ({"for_each": "init"}, "its study has no factor 'init'"),
         ({"sayz": 1}, "sayz"),
         ({"says": None}, "lacks `says:`"),
+        ({"second": ["G2"]}, r"second must be `key: value` lines, not \['G2'\]"),
     ],
 )
 def test_mistakes_are_sentences(tmp_path, change, says):
@@ -134,6 +137,28 @@ def test_mistakes_are_sentences(tmp_path, change, says):
     path.write_text(yaml.safe_dump({"c": {key: value for key, value in entry.items() if value is not None}}))
     with pytest.raises(XNetsError, match=says):
         read_claims(path)
+
+
+@pytest.mark.parametrize("said", ["", "[]", "{}", "[c]", "claims"])
+def test_no_claims_are_a_mistake(tmp_path, said):
+    """Nothing judged is not `all is well`."""
+    path = tmp_path / "claims.yaml"
+    path.write_text(said)
+    with pytest.raises(XNetsError, match=r"^claims\.yaml has no claims: take it back from git"):
+        read_claims(path)
+
+
+def test_records_in_a_folder_that_is_no_scale_are_refused_by_verify_too(settings, tmp_path, monkeypatch, capsys):
+    (tmp_path / "published" / "nonscale").mkdir(parents=True)
+    (tmp_path / "published" / "nonscale" / "x.json").write_text("{}")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    said = []
+    for command in (["published", "list"], ["verify"]):
+        assert main(command) == 2
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1]
+    assert "nonscale is no scale's folder: there are demo" in said[0]
 
 
 def test_what_is_published_is_read_back_with_its_cell(settings, tmp_path):
@@ -184,6 +209,8 @@ def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
         path.write_text(whole)
 
     refused(whole[:-20], "is damaged")
+    refused("[" * 100_000, "is damaged")
+    refused('{"run": ' + "1" * 5000 + "}", "is damaged")
     refused("{}", "is no published run")
     refused(whole.replace('"train_seed": 0', '"train_seed": 1'), "is of another run")
     refused(whole.replace('"engine": 1', '"engine": 2'), "engine 2")
@@ -192,8 +219,15 @@ def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
     edited = rf"{run.label}\.json says that its evaluation came to 50\.90 %, and its last epoch to 50\.00 %"
     refused(whole.replace('"top1": 50.0', '"top1": 50.9'), edited)
     refused(whole.replace('"n": 10000', '"n": null'), "is not an evaluation")
+    refused(whole.replace('"n": 10000', '"n": 9999'), "has 9999 test images where cifar100 has 10000")
+    for wrong in ("49.9", "101", '"high"', "null"):
+        refused(whole.replace('"top5": 99.0', f'"top5": {wrong}'), "has a top-5 accuracy that is none, or below its")
+    for wrong in ("-0.1", '"low"', "true"):
+        refused(whole.replace('"loss": 1.0', f'"loss": {wrong}'), "has a loss that is none")
+    path.write_text(whole.replace('"loss": 1.0', '"loss": null'))
+    assert read_published("cifar-long", tmp_path / "published"), "a network that diverged"
     wrongs = {"threads": "1", "dirty": 0, "commit": 5, "kernel": None, "processes": 0, "slurm_job": 7}
-    for key, wrong in [*wrongs.items(), ("seconds", None), ("seconds", -1.0)]:
+    for key, wrong in [*wrongs.items(), ("seconds", None), ("seconds", -1.0), ("threads", 10**9)]:
         said = json.loads(whole)
         said["provenance"][key] = wrong
         refused(json.dumps(said), rf"\.json has {wrong!r} for {key} in its provenance: delete it and take it back")

@@ -113,3 +113,11 @@ def test_an_evaluation_of_another_network_is_not_published(add, tiny_plan, store
     store.write_evaluation(run, {"top1": 50.19, "n": 500})  # a few images, as rounding may have it
     add()
     assert len(published()) == 1
+
+
+def test_a_run_that_saw_a_part_of_the_test_set_is_not_published(tiny_plan, store):
+    """Its record could not be read."""
+    run = replace(tiny_plan.runs()[0], dataset="cifar10")
+    finish(store, run, 50.0, n=500)
+    with pytest.raises(XNetsError, match=r"has 500 test images where cifar10 has 10000: prepare all of it and train"):
+        publish(store, [run], Path("published/tiny"))

@@ -9,7 +9,7 @@ import torch
 
 from experiments.execute import execute
 from experiments.published import publish, read_record
-from experiments.remake import note, remake
+from experiments.remake import note, read_notes, remake
 from experiments.store import Store
 from xnets.errors import XNetsError
 
@@ -75,6 +75,29 @@ def test_the_outcome_is_noted_once_for_each_run(tiny, record, run, capsys, tmp_p
     other, line = csv.DictReader(notes.read_text().splitlines())
     assert (other["run"], other["same_weights"]) == ("another-run", "True")
     assert (line["run"], line["same_weights"], float(line["most_apart"])) == (run.label, "False", 2.5)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: "",
+        lambda text: text.replace("most_apart", "apart"),
+        lambda text: text.replace(",True", ",yes"),
+        lambda text: text.replace("0.0,True", "none,True"),
+        lambda text: text.replace(",True", ",True,more"),
+        lambda text: text.replace(",True", ""),
+        lambda text: text + "\0\n",
+        lambda text: b"\x93NUMPY\xff",
+    ],
+)
+def test_notes_that_are_damaged_are_refused(tmp_path, repository, edit):
+    notes = tmp_path / "remade.csv"
+    whole = (repository / "published" / "remade.csv").read_text()
+    edited = edit(whole)
+    assert edited != whole
+    notes.write_bytes(edited if isinstance(edited, bytes) else edited.encode())
+    with pytest.raises(XNetsError, match=r"remade\.csv is damaged: delete it and take it back from git\.$"):
+        read_notes(notes)
 
 
 def test_other_data_are_refused(tiny, record):

@@ -67,6 +67,13 @@ def test_the_committed_page_is_that_of_the_published_runs(repository, tmp_path, 
         assert (tmp_path / name).read_text() == (repository / "docs" / "published" / name).read_text(), "make published"
 
 
+def test_damaged_notes_of_runs_trained_again_are_one_sentence(own, tmp_path, capsys):
+    (tmp_path / "published").mkdir(exist_ok=True)
+    (tmp_path / "published" / "remade.csv").write_text("a,b\n1,2\n")
+    assert main(["published", "--to", "page"]) == 2
+    assert capsys.readouterr().err.endswith("remade.csv is damaged: delete it and take it back from git.\n")
+
+
 def test_nothing_published(own, tmp_path):
     assert main(["published", "--to", "page"]) == 0
     page = (tmp_path / "page" / "all.md").read_text()

@@ -67,7 +67,7 @@ def assert_refused(good, data):
         check_bundle(bad)
     with pytest.raises(XNetsError, match=r"^/.*/bad-runs\.t"):
         import_bundles(store, [bad])
-    assert not store.root.exists()
+    assert contents(store) == {}
 
 
 @given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
@@ -190,7 +190,7 @@ def test_members_that_are_none_of_a_bundle(tmp_path, there, here, member):
     write_tar(bad, {"manifest.json": files["manifest.json"]}, [member])
     with pytest.raises(XNetsError, match=r"bad\.tar holds"):
         import_bundles(here, [good, bad])
-    assert not here.root.exists(), "the good one waits for the bad one"
+    assert contents(here) == {}, "the good one waits for the bad one"
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
@@ -201,7 +201,7 @@ def test_a_link_in_a_files_place_is_refused(tmp_path, there, here, kind):
     write_tar(file, {"manifest.json": manifest}, [member_of(kind, f"{FP}/result.json", "manifest.json")])
     with pytest.raises(XNetsError, match="holds"):
         import_bundles(here, [file])
-    assert not here.root.exists()
+    assert contents(here) == {}
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_manifest_that_does_not_fit(tmp_path, there, here, edit, said):
     write_tar(file, files)
     with pytest.raises(XNetsError, match=rf"runs\.tar.* {said}"):
         import_bundles(here, [file])
-    assert not here.root.exists()
+    assert contents(here) == {}
 
 
 def forge(path, name, edit, with_manifest=True):
@@ -277,7 +277,7 @@ def test_contents_that_cannot_be_this_runs(tmp_path, there, here, name, edit, sa
     forge(file, name, edit)
     with pytest.raises(XNetsError, match=rf"runs\.tar holds a {FP}/{name} that {said}"):
         import_bundles(here, [file])
-    assert not here.root.exists()
+    assert contents(here) == {}
 
 
 def test_an_edited_accuracy(tmp_path, there, here):
@@ -307,7 +307,7 @@ def test_what_is_no_bundle_is_named(tmp_path, here, content):
         file.write_bytes(content)
     with pytest.raises(XNetsError, match=r"runs\.tar (is|cannot be read)"):
         import_bundles(here, [file])
-    assert not here.root.exists()
+    assert contents(here) == {}
 
 
 def test_damage_here_is_told_before_anything_is_written(tmp_path, there, here):

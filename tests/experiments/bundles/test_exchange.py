@@ -1,8 +1,6 @@
 """What was computed elsewhere counts here, and nothing that is here is overwritten."""
 
 import argparse
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -243,66 +241,6 @@ def test_a_full_disk_and_a_store_in_use(tmp_path, there, here, monkeypatch):
     assert sorted(here.is_done(run) for run in RUNS[:3]) == [False, False, True]
     done = import_bundles(here, [tmp_path / "runs.tar"])
     assert (len(done.new), len(done.known)) == (2, 1)
-
-
-# Import, and be killed before the n-th file appears or goes.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from experiments.bundles.importing import import_bundles
-from experiments.store import Store
-left = int(sys.argv[3])
-def counted(real):
-    def call(*args, **kwargs):
-        global left
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args, **kwargs)
-    return call
-os.replace, os.unlink = counted(os.replace), counted(os.unlink)
-import_bundles(Store(Path(sys.argv[1])), [Path(sys.argv[2])])
-"""
-
-
-def test_a_killed_import_started_again_ends_complete(tmp_path, there, here, repository):
-    file = tmp_path / "runs.tar"
-    export_runs(there, file, RUNS, models=True)
-    here.write_failure(RUNS[0], "an attempt")
-    (here.folder(RUNS[0]) / "checkpoint.pt").write_text("an attempt")
-    kills = 0
-    for n in range(1, 40, 2):  # each goes on where the one before was killed
-        command = [sys.executable, "-c", KILLED, str(here.root), str(file), str(n)]
-        ended = subprocess.run(command, capture_output=True, text=True, cwd=repository)
-        for run in RUNS[:3]:
-            if here.result(run):
-                assert files_of(here, run) == files_of(there, run)
-        if ended.returncode == 0:
-            break
-        assert ended.returncode == -9, ended.stderr
-        kills += 1
-    assert kills >= 5
-    assert contents(here) == contents(there)
-
-
-@pytest.mark.parametrize(("n", "left"), [(1, ".checkpoint.arriving."), (4, "checkpoint.arriving")])
-def test_what_a_killed_import_left_of_a_checkpoint_is_cleared_by_the_next(tmp_path, there, here, repository, n, left):
-    """Whatever that one imports: nobody may ever bring this run again."""
-    begin(there, RUNS[3], 1, 30)
-    export_runs(there, tmp_path / "begun.tar", RUNS[3:], unfinished=True)
-    export_runs(there, tmp_path / "others.tar", RUNS[:3])
-    command = [sys.executable, "-c", KILLED, str(here.root), str(tmp_path / "begun.tar"), str(n)]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=repository)
-    assert ended.returncode == -9, ended.stderr
-
-    def arriving():
-        return [path.name for path in here.folder(RUNS[3]).iterdir() if "arriving" in path.name]
-
-    assert [name.startswith(left) for name in arriving()] == [True]
-    import_bundles(here, [tmp_path / "others.tar"])
-    assert arriving() == []
-    assert import_bundles(here, [tmp_path / "begun.tar"]).under_way == [RUNS[3].label]
-    assert files_of(here, RUNS[3]) == files_of(there, RUNS[3])
 
 
 # --- with real runs ---

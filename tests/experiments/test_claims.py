@@ -239,8 +239,9 @@ def test_damaged_and_foreign_records_are_refused(settings, tmp_path):
         read_record(ROOT / "published" / "README.md")
     other = replace(run, data_digest="e" * 64, train_seed=1, graph_seed=1)
     finish(store, other, 50.0)
-    publish(store, [other], folder)
-    with pytest.raises(XNetsError, match="were not trained on the same cifar100"):
+    (theirs,), _ = publish(store, [other], tmp_path / "elsewhere")
+    theirs.rename(folder / theirs.name)
+    with pytest.raises(XNetsError, match="were not trained on the same cifar100: delete one"):
         read_published("cifar-long", tmp_path / "published")
     finish(store, run, 51.0, "v")
     with pytest.raises(XNetsError, match="holds another result of this run"):

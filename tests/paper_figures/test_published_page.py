@@ -8,6 +8,7 @@ import pytest
 
 from experiments.plan import plan_of
 from experiments.published import publish
+from experiments.remake import read_notes
 from experiments.store import Store
 from paper_figures.__main__ import main
 from paper_figures.published import _remade
@@ -91,4 +92,4 @@ def test_a_run_that_was_made_again_in_a_copy_without_git(tmp_path):
         "run,scale,kernel,threads,published_device,published_commit,published_top1,remade_device,remade_commit,"
         "remade_on,remade_top1,most_apart,same_weights\nA,cifar,dense,1,CPU,a123456789,50.0,CPU,,2026-01-01,50.0,0.0,True\n"
     )
-    assert "| CPU | a123456 | CPU, 2026-01-01 | unknown |" in _remade(pd.read_csv(tmp_path / "remade.csv"))[-1]
+    assert "| CPU | a123456 | CPU, 2026-01-01 | unknown |" in _remade(read_notes(tmp_path / "remade.csv"))[-1]

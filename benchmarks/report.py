@@ -93,6 +93,45 @@ def compared_table(layers: pd.DataFrame, threads: int) -> list[str]:
     return markdown(["layer", "C", *methods], rows)
 
 
+def against_groups(layers: pd.DataFrame, networks: pd.DataFrame) -> list[str]:
+    """Markdown: how many times as fast as group convolutions X-Conv is on 3x3 layers, and X- as G-MobileNet."""
+    ratios = layers.set_index(["threads", "layer", "pass", "compression", "method"])["ratio"]
+    rows = []
+    for (threads, layer, what), _ in layers.groupby(["threads", "layer", "pass"], sort=False):
+        cells = [(threads, layer, what, c) for c in COMPRESSIONS]
+        if layer.startswith("3x3"):
+            said = [
+                f"{ratios[(*c, 'direct')] / ratios[(*c, 'grouped')]:.2f}" if (*c, "grouped") in ratios else "-"
+                for c in cells
+            ]
+            rows.append([layer, threads, what, "torch's", *said])
+    mobile = networks[networks["network"].str.startswith("X-MobileNet")]
+    for (threads, what), mine in mobile.groupby(["threads", "pass"], sort=False):
+        by = mine.assign(side=mine["method"].str.partition(",")[0]).set_index("network")
+        ours = by[by["side"] == "X"].groupby("network")["ms"].min()
+        for groups, label in (
+            (by[by["method"] == "grouped"], "torch's"),
+            (by[by["side"] == "grouped"], "the fastest, ours too"),
+        ):
+            times = (groups.groupby("network")["ms"].min() / ours).rename(lambda n: int(n.rpartition("-")[2]))
+            rows.append(["MobileNet-0.5", threads, what, label, *(f"{times[c]:.2f}" for c in COMPRESSIONS)])
+    return markdown(["", "threads", "pass", "groups by", *(f"C={c}" for c in COMPRESSIONS)], rows)
+
+
+def to_be_level(layers: pd.DataFrame) -> str:
+    """What it would take to be as fast as groups on 3x3 layers where X-Conv is not."""
+    three = layers[layers["layer"].str.startswith("3x3")]
+    ratios = three.pivot_table("ratio", ["threads", "layer", "pass", "compression"], "method")
+    behind = ratios[ratios["direct"] < ratios["grouped"]]
+    needed = behind["grouped"] / behind["limit, data moved"]
+    has, cells = behind["direct"] / behind["limit, data moved"], ratios["grouped"].notna().sum()
+    return (
+        f"In {len(behind)} of {cells} cells of 3x3 layers groups are ahead. To be level X-Conv would need "
+        f"{needed.min():.0%} to {needed.max():.0%} (median {needed.median():.0%}) of what is left of the peak with the "
+        f"data moved; it has {has.min():.0%} to {has.max():.0%}."
+    )
+
+
 def networks_table(networks: pd.DataFrame) -> list[str]:
     """Markdown: ratios to dense and to masked, with quartiles."""
     rows = []
@@ -152,6 +191,14 @@ def text(layers: pd.DataFrame, networks: pd.DataFrame, choice: pd.DataFrame, mem
         *compared_table(layers, 1),
         "",
         "![layers](layers.png)",
+        "",
+        "## Against group convolutions",
+        "",
+        "How many times as fast as group convolutions X-Conv is; of MobileNets X by its fastest method.",
+        "",
+        *against_groups(layers, networks),
+        "",
+        to_be_level(layers),
         "",
     ]
     parts += ["## The automatic choice, layer by layer", ""]

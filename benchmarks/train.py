@@ -4,8 +4,8 @@ Three loops take turns at some steps each. xnets: the trainer's (images kept as 
 once, X-layers by the kernel that `auto` measured). plain: the same network by the dense kernel, fed by a DataLoader
 with workers and torchvision's transforms. authors: the same DataLoader and masked weights. On a GPU, or with
 --compiled, a fourth: xnets compiled, the trainer's with local.compile. All in fp32 with SGD, on made-up images of the
-size of CIFAR's; all cores unless --threads says otherwise. Ratios are of times in the same round, and their medians over
-the rounds are told: those of the median speeds may be others, where the machine was not as fast in all rounds.
+size of CIFAR's; all cores unless --threads says otherwise. Ratios are of times in the same round, and what is told is
+their median: the ratio of the median speeds may be another, where the machine was not as fast in all rounds.
 """
 
 import argparse

@@ -40,7 +40,7 @@ def draw_layers(layers: pd.DataFrame, order: list[str], path: Path) -> None:
         axes.minorticks_off()
     machine = shown["machine"].iloc[0]
     grid.figure.suptitle(
-        f"X-Conv and X-Linear against dense, fp32, one thread of {machine}; medians of {shown['n'].min():.0f} rounds or more",
+        f"X-Conv and X-Linear against dense, fp32, a thread of {machine}; medians of at least {shown['n'].min():.0f} rounds",
         y=1.08,
     )
     grid.figure.savefig(path, dpi=130, bbox_inches="tight")

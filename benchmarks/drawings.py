@@ -38,9 +38,9 @@ def draw_layers(layers: pd.DataFrame, order: list[str], path: Path) -> None:
     for axes in grid.axes.flat:
         axes.axhline(1, color="black", linewidth=0.8)
         axes.minorticks_off()
-    machine = shown["machine"].iloc[0]
+    machine, least = shown["machine"].iloc[0], shown["n"].min()
     grid.figure.suptitle(
-        f"X-Conv and X-Linear against dense, fp32, a thread of {machine}; medians of at least {shown['n'].min():.0f} rounds",
+        f"X-Conv and X-Linear against dense, fp32, one thread of {machine}; medians of at least {least:.0f} rounds",
         y=1.08,
     )
     grid.figure.savefig(path, dpi=130, bbox_inches="tight")

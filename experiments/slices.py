@@ -12,6 +12,7 @@ from typing import Any
 
 from experiments.bundles.exporting import Exported, NothingToExport, export_runs
 from experiments.bundles.format import check_bundle
+from experiments.bundles.importing import import_bundles
 from experiments.bundles.joining import joined
 from experiments.bundles.packings import files_of_packings, next_packing, put_in_place
 from experiments.bundles.volumes import folder_in
@@ -59,8 +60,9 @@ def run_slice(
 ) -> Slice:  # fmt: skip
     """Train down the list until the minutes are nearly over, then pack what was finished and the checkpoints.
 
-    Data that are not prepared are prepared first. Meanwhile `out` is packed anew with each checkpoint, so that a slice
-    that is killed loses at most one interval. SIGTERM ends it early, as the end of its time does.
+    Data that are not prepared are prepared first, and bundles in `out` are taken in. Meanwhile `out` is packed anew
+    with each checkpoint, so that a slice that is killed loses at most one interval. SIGTERM ends it early, as the end
+    of its time does.
 
     Args:
         settings: store, data, workers and kernel, as in params.yaml.
@@ -71,33 +73,35 @@ def run_slice(
         max_mib, max_files: of the bundles; what does not fit is left out, and said.
 
     Raises:
-        XNetsError: no data, bundles in `out` that the store has not taken in, another process at the
-            store, a full disk.
+        XNetsError: no data, bundles in `out` of another list, or damaged, another process at the store, a full disk.
     """
     deadline = time.monotonic() + 60 * minutes - RESERVE
     with folder_in(out):  # a folder that takes no bundles is better known now than after all the minutes
         pass
     store, plans = Store(settings.store), plans_of(settings, entries)
-    brought = _brought(store, out)
+    brought = _taken_in(store, out)
     missing = prepare(settings, plans, entries, say)
     wanted = [run for runs in campaign_runs(plans, entries, without=missing).values() for run in runs]
     if not wanted:
         raise XNetsError("The campaign has no run whose data are here: name them under data.sources in params.yaml.")
+    if others := [run for run in brought if run not in wanted]:
+        raise XNetsError(
+            f"{out} has bundles with {others[0].label}, which this list has not, or not its data: name another folder."
+        )
     published = published_runs(entries)
     runs = [
         run for run in wanted if run not in published and not (store.has("train", run) and store.has("evaluate", run))
     ]
-    to_pack = list(dict.fromkeys([*wanted, *brought]))  # what another list had packed into `out` is packed again
     runs.sort(key=lambda run: store.failure(run) is not None)  # what failed is tried again when all others are done
     if not runs:  # packed all the same: a slice that was killed at its very end may not have come to it
         say(f"all {len(wanted)} runs of the campaign whose data are here are finished")
-        return Slice({}, _pack(store, to_pack, out, max_mib, max_files, live=False), nothing_left=True)
+        return Slice({}, _pack(store, wanted, out, max_mib, max_files, live=False), nothing_left=True)
     say(f"{len(wanted) - len(runs)} of {len(wanted)} runs are finished; training the next ones")
 
     told: set[str] = set()
 
     def pack(live: bool) -> Exported:
-        done = _pack(store, to_pack, out, max_mib, max_files, live)
+        done = _pack(store, wanted, out, max_mib, max_files, live)
         for reason in done.left_out if live else ():  # there is time yet to do as it says
             label = reason.partition(":")[0]
             if label not in told:
@@ -132,18 +136,13 @@ def run_slice(
     return Slice(failed, packed)
 
 
-def _brought(store: Store, out: Path) -> list[Run]:
-    """The runs of the bundles in `out`, which will be replaced. XNetsError for one that the store knows nothing of."""
-    runs = []
-    with joined(files_of_packings(out), out) as bundles:
-        for packed in (packed for path in bundles for packed in check_bundle(path)):
-            begun = (store.folder(packed.run) / "checkpoint.pt").exists()
-            if not store.is_done(packed.run) and (packed.finished or not begun):
-                raise XNetsError(
-                    f"{out} has bundles of an earlier slice with {packed.run.label}, which {store.root} lacks: "
-                    "`xnets store import` them first, or name another folder."
-                )
-            runs.append(packed.run)
+def _taken_in(store: Store, out: Path) -> list[Run]:
+    """Import the bundles in `out`, which will be replaced: their runs. XNetsError if one has two results."""
+    files = files_of_packings(out)
+    with joined(files, out) as bundles:
+        runs = [packed.run for path in bundles for packed in check_bundle(path)]
+    if files and (conflicts := import_bundles(store, files).conflicts):
+        raise XNetsError(f"{out} has another result than {store.root} of {conflicts[0]}: name another folder.")
     return runs
 
 

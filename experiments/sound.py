@@ -77,6 +77,8 @@ def _provenance_fault(about: dict[str, Any]) -> str | None:
     wrong |= {
         key for key in ("threads", "processes") if key not in wrong and not 1 <= about.get(key, 1) <= MOST_THREADS
     }
+    if "attempts" not in wrong and not all(isinstance(attempt, dict) for attempt in about.get("attempts", [])):
+        wrong.add("attempts")
     if "seconds" not in wrong and not 0 <= about["seconds"] < math.inf:
         wrong.add("seconds")
     return next((f"has {about[key]!r} for {key} in its provenance" for key in sorted(wrong)), None)

@@ -17,6 +17,7 @@ import yaml
 from experiments import campaign as campaign_module
 from experiments import settings as settings_module
 from experiments import slices
+from experiments.bundles.exporting import export_runs
 from experiments.bundles.importing import import_bundles
 from experiments.campaign import Entry, campaign_runs, plans_of, read_campaign
 from experiments.campaign_cli import add_campaign
@@ -25,8 +26,10 @@ from experiments.published import publish
 from experiments.slices import run_slice
 from experiments.store import Store
 from tests import made_up
+from tests.experiments.bundles.conftest import begin
 from tests.waiting import wait_for
 from xnets.errors import XNetsError
+from xnets.training.checkpoint import checkpoint_position
 
 ENTRIES = [Entry("tiny", ("table5",), networks=("X-MobileNet-0.5-2",)), Entry("tiny", ("table5",))]
 
@@ -177,23 +180,45 @@ def test_packing_that_fails_meanwhile_is_said_once_and_goes_on(store, run, monke
     assert said == ["packing failed and is tried again every 0.01 seconds: the disk is full"]
 
 
-def test_bundles_that_were_not_taken_in_are_not_replaced(campaign, tmp_path):
+def test_bundles_that_are_there_are_taken_in_before_they_are_replaced(campaign, tmp_path):
     run_slice(campaign, ENTRIES[:1], 10, tmp_path / "out", lambda line: None)
+    elsewhere, said = replace(campaign, store=tmp_path / "elsewhere"), []
+    assert run_slice(elsewhere, ENTRIES, 10, tmp_path / "out", said.append).packed.finished == 6
+    there = {json.loads(path.read_text())["fingerprint"] for path in elsewhere.store.glob("*/result.json")}
+    assert len(there) == 6
+    assert any("of 6 runs are finished; training the next ones" in line and not line.startswith("0") for line in said)
+
+
+def test_a_further_checkpoint_there_goes_on(campaign, tmp_path, monkeypatch):
+    """The store's own is an older one, of before the machine that kept nothing."""
+    monkeypatch.setattr(slices, "run_in_pool", lambda *_: {})
+    run = next(iter(campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).popitem()[1]))
+    far, near = (replace(campaign, store=tmp_path / name) for name in ("far", "near"))
+    for settings, epoch in ((far, 5), (near, 2)):
+        begin(Store(settings.store), run, epoch, step=0)
+    run_slice(far, ENTRIES, 10, tmp_path / "out", lambda line: None)
+    run_slice(near, ENTRIES, 10, tmp_path / "out", lambda line: None)
+    assert checkpoint_position(Store(near.store).folder(run) / "checkpoint.pt")[0] == 5
+
+
+def test_bundles_of_another_list_are_not_replaced(campaign, tmp_path):
+    """On a machine that keeps nothing else, to replace them by this list's packing would lose them."""
+    run_slice(campaign, ENTRIES, 10, tmp_path / "out", lambda line: None)
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    elsewhere = replace(campaign, store=tmp_path / "elsewhere")
-    with pytest.raises(XNetsError, match=r"has bundles of an earlier slice with .* import` them first"):
-        run_slice(elsewhere, ENTRIES, 10, tmp_path / "out", lambda line: None)
+    with pytest.raises(XNetsError, match=r"has bundles with .*, which this list has not, or not its data: name"):
+        run_slice(campaign, ENTRIES[:1], 10, tmp_path / "out", lambda line: None)
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
-    import_bundles(Store(elsewhere.store), list(before))
-    assert run_slice(elsewhere, ENTRIES, 10, tmp_path / "out", lambda line: None).packed.finished == 6
 
 
-def test_what_another_list_has_packed_stays(campaign, tmp_path):
-    """On a machine that keeps nothing else, to replace it by a shorter list's packing would lose it."""
-    everything = run_slice(campaign, ENTRIES, 10, tmp_path / "out", lambda line: None)
-    fewer = run_slice(campaign, ENTRIES[:1], 10, tmp_path / "out", lambda line: None)
-    assert fewer.nothing_left
-    assert fewer.packed.finished == everything.packed.finished == 6
+def test_another_result_there_is_not_replaced(campaign, tmp_path):
+    run = next(iter(campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).popitem()[1]))
+    for name, top1 in (("here", 50.0), ("there", 60.0)):
+        made_up.finish(Store(tmp_path / name), run, top1)
+    export_runs(Store(tmp_path / "there"), tmp_path / "out" / "campaign-1.tar", [run])
+    with pytest.raises(
+        XNetsError, match=r"out has another result than .*here of .*top-1 50\.00 %.* name another folder"
+    ):
+        run_slice(replace(campaign, store=tmp_path / "here"), ENTRIES, 10, tmp_path / "out", lambda line: None)
 
 
 def test_what_does_not_fit_at_all_is_named(campaign, tmp_path):

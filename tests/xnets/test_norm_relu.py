@@ -198,6 +198,36 @@ def test_gradients_of_gradients(last):
     torch.testing.assert_close(*found, rtol=2e-3, atol=2e-3 * float(found[1][0].abs().max()))
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_gradients_of_gradients_where_not_all_are_wanted(frozen):
+    """A gradient penalty with a frozen norm, and a norm of images, which need no gradient."""
+    norm, x, _ = drawn(4, 3, 3, 3)
+    norm.requires_grad_(not frozen)
+    found = []
+    for layer in (NormReLU(copy.deepcopy(norm), False), norm):
+        a = x.clone().requires_grad_(frozen)
+        inputs = [a] if frozen else [layer.weight, layer.bias]
+        first = torch.autograd.grad(layer(a).pow(3).sum(), inputs, create_graph=True)
+        found.append(torch.autograd.grad(sum(g.square().sum() for g in first), inputs))
+    torch.testing.assert_close(*found, rtol=2e-3, atol=2e-3 * float(found[1][0].abs().max()))
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("place", [(0, 0, 0), (16, 28, 28), (31, 55, 55)])
+def test_one_outlier_costs_no_more_than_with_torch(place, last):
+    """Sums of squares of deviations from it would lose all others'."""
+    norm, x, upstream = drawn(32, 5, 56, 56, mean=0.0, sd=1.0)
+    n, i, j = place
+    x[n, :, i, j] = 1e3
+    x = laid_out(x, last)
+    right = in_float64(norm, False, x, upstream)
+    mine = passed(NormReLU(copy.deepcopy(norm), False), x, upstream)
+    torchs = passed(copy.deepcopy(norm), x, upstream)
+    for name, a, b, exact in zip(("y", "dx", "dw", "db", "mean", "var"), mine, torchs, right, strict=True):
+        scale = float(exact.abs().median())
+        assert (a - exact).abs().median() < 2 * (b - exact).abs().median() + 1e-5 * scale, name
+
+
 @pytest.mark.parametrize("last", [False, True])
 def test_operator_is_registered_whole(last):
     norm, x, _ = drawn(4, 6, 5, 5)

@@ -139,7 +139,10 @@ def _backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, No
     if torch.is_grad_enabled():  # for a gradient of this gradient: torch's own
         y = F.batch_norm(x, None, None, weight, bias, training=True, eps=ctx.eps)
         y = F.relu(y) if ctx.relu else y
-        return *torch.autograd.grad(y, (x, weight, bias), dy, create_graph=True), None, None
+        needed = ctx.needs_input_grad[:3]
+        wanted = [tensor for tensor, need in zip((x, weight, bias), needed, strict=True) if need]
+        found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
+        return *(next(found) if need else None for need in needed), None, None
     return *norm_gradient(dy, x, *of_channels, ctx.relu), None, None
 
 

@@ -38,8 +38,14 @@ def forward(pixels: int, ragged: bool, relu: bool, width: int) -> Function:
     count = unit.count()
     eps = code.op("load double, ptr %numbers")
     with unit.blocks() as (first, last):
-        with unit.channels(first, last) as (c, lanes):  # deviations are from a channel's first pixel
-            unit.spread(code.op(f"load float, ptr {code.at('%x', code.mul(c, pixels))}"), 0, lanes)
+        middle, end = code.op("sdiv i64 %images, 2"), code.sub("%images", 1)
+        with unit.channels(first, last) as (c, lanes):
+            places = [
+                code.add(code.mul(code.add(code.mul(image, "%channels"), c), pixels), pixel)
+                for image, pixel in ((0, 0), (middle, pixels // 2), (end, pixels - 1))
+            ]
+            some = [code.op(f"load float, ptr {code.at('%x', place)}") for place in places]
+            unit.spread(median(code, *some, "float", "i1"), 0, lanes)  # deviations are from it
         unit.clear(first, last)
         with unit.rows(first, last) as (u, start):
             origin = code.load(unit.lane(u, 0))
@@ -225,6 +231,14 @@ class _Sum:
         for chain in self.chains[1:]:
             total = self.code.plus(total, chain.get())
         return total
+
+
+def median(code: Function, a: str, b: str, c: str, kind: str, test: str) -> str:
+    """Of three numbers, or vectors of them: sums of deviations from it lose little to one outlier."""
+    below = code.op(f"fcmp olt {kind} {a}, {b}")
+    low, high = (code.op(f"select {test} {below}, {kind} {p}, {kind} {q}") for p, q in ((a, b), (b, a)))
+    high = code.op(f"select {test} {code.op(f'fcmp olt {kind} {high}, {c}')}, {kind} {high}, {kind} {c}")
+    return code.op(f"select {test} {code.op(f'fcmp olt {kind} {low}, {high}')}, {kind} {high}, {kind} {low}")
 
 
 def statistics(

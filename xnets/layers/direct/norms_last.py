@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from xnets.layers.direct.ir import Function
-from xnets.layers.direct.norms import CHANNEL, statistics, through, wide
+from xnets.layers.direct.norms import CHANNEL, median, statistics, through
 
 BLOCK = 64  # rows
 SLICE = 512  # rows
@@ -28,11 +28,15 @@ def room(rows: int, channels: int, width: int) -> int:
 
 
 def forward_moments(channels: int, width: int) -> Function:
-    """Sums of deviations from the first row, and of their squares, for slices [s0, s1)."""
+    """Sums of deviations from each channel's origin, and of their squares, for slices [s0, s1)."""
     code = Function("norm_moments", ["x", "moments"], ["s0", "s1", "rows"], width)
 
     def add(pieces: list[Piece], first: str, stop: str) -> list[list[str]]:
-        origins = [_load(code, "%x", c, mask) for c, mask in pieces]
+        kind, test = code.vector, f"<{width} x i1>"
+        origins = [
+            median(code, *(_load(code, row, *piece) for row in _some_rows(code, channels)), kind, test)
+            for piece in pieces
+        ]
         sums, squares = [[code.zero() for _ in pieces] for _ in range(2)]
         with code.loop(first, stop) as r:
             row = code.at("%x", code.mul(r, channels))
@@ -53,7 +57,9 @@ def forward_statistics(channels: int, width: int) -> Function:
     eps = code.op("load double, ptr %numbers")
     count = code.op("sitofp i64 %rows to double")
     with code.loop(0, channels) as c:
-        statistics(code, c, wide(code, "%x", c), *_totals(code, channels, c), count, eps)
+        some = [code.op(f"load float, ptr {code.at(row, c)}") for row in _some_rows(code, channels)]
+        origin = code.op(f"fpext float {median(code, *some, 'float', 'i1')} to double")
+        statistics(code, c, origin, *_totals(code, channels, c), count, eps)
     return code
 
 
@@ -68,6 +74,12 @@ def forward(channels: int, relu: bool, width: int) -> Function:
                 y = code.fma(code.minus(_load(code, source, *piece), mean), scale, shift)
                 code.store(code.positive(y, y) if relu else y, code.at(target, piece[0]), piece[1])
     return code
+
+
+def _some_rows(code: Function, channels: int) -> list[str]:
+    """The first, the middle and the last."""
+    middle, last = code.op("sdiv i64 %rows, 2"), code.sub("%rows", 1)
+    return ["%x", *(code.at("%x", code.mul(row, channels)) for row in (middle, last))]
 
 
 def backward_moments(channels: int, relu: bool, width: int) -> Function:

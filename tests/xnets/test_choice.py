@@ -259,6 +259,7 @@ def test_explain_on_the_command_line(capsys):
     rows = [line for line in said.splitlines() if line.startswith(("features", "classifier"))]
     assert len(rows) == 11
     assert all(row.split()[4] in KERNELS for row in rows)
+    assert ("no GPU here" in said) == (not torch.cuda.is_available())
     assert main(["explain", "VGG16", "--batch", "1"]) == 0
     assert "no sparse layer" in capsys.readouterr().out
 

@@ -236,10 +236,11 @@ def test_a_checkpoint_without_room_beside_another_is_told_at_once_and_what_to_do
 
     def two_under_way(tasks, runs, *_):
         for size in (1.0, 1.1, 1.2):
+            before = time.time()  # not after: it may be packed at once
             for run in runs:
                 store.folder(run).mkdir(parents=True, exist_ok=True)
                 (store.folder(run) / "checkpoint.pt").write_bytes(bytes(int(size * 2**20)))
-            wait_for(packed_after(time.time()))
+            wait_for(packed_after(before))
         assert len(lines()) == 1, "while they are trained"
         return {}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.bundles.exporting import Exported, NothingToExport, export_runs
 from experiments.bundles.format import check_bundle
-from experiments.bundles.importing import import_bundles
+from experiments.bundles.importing import Imported, import_bundles
 from experiments.bundles.joining import joined
 from experiments.bundles.packings import files_of_packings, next_packing, put_in_place
 from experiments.bundles.volumes import folder_in
@@ -137,12 +137,13 @@ def run_slice(
 
 
 def _taken_in(store: Store, out: Path) -> list[Run]:
-    """Import the bundles in `out`, which will be replaced: their runs. XNetsError if one has two results."""
+    """Import the bundles in `out`, which will be replaced: their runs. XNetsError if one cannot be taken in."""
     files = files_of_packings(out)
     with joined(files, out) as bundles:
         runs = [packed.run for path in bundles for packed in check_bundle(path)]
-    if files and (conflicts := import_bundles(store, files).conflicts):
-        raise XNetsError(f"{out} has another result than {store.root} of {conflicts[0]}: name another folder.")
+    taken = import_bundles(store, files) if files else Imported()
+    if lost := [*taken.conflicts, *taken.held]:
+        raise XNetsError(f"{out} would lose what it has of a run, so name another folder. {lost[0]}")
     return runs
 
 
@@ -183,10 +184,10 @@ def _packed_anew(store: Store, runs: list[Run], pack: Callable[[bool], Any], say
 
     One that fails is tried again, and the first that does is said: what is lost at a kill has then no bound.
     """
-    ended = threading.Event()
+    ended, begun = threading.Event(), _files_of(store, runs)
 
     def work() -> None:
-        before, failed = _files_of(store, runs), False
+        before, failed = begun, False
         while not ended.wait(LOOK_EVERY):
             now = _files_of(store, runs)
             if now != before:

@@ -100,7 +100,7 @@ def _import(args: argparse.Namespace) -> int:
     done = import_bundles(store, args.files)
     for sentence in done.conflicts:
         print(f"conflict: {sentence}", file=sys.stderr)
-    for sentence in done.kept:
+    for sentence in [*done.kept, *done.held]:
         print(f"kept: {sentence}")
     under_way = f", {len(done.under_way)} to go on" if done.under_way else ""
     known, conflicts = len(done.known), len(done.conflicts)

@@ -26,12 +26,14 @@ Files = Iterator[tuple[str, Checked]]
 
 @dataclass
 class Imported:
-    """Labels of the runs that are new, were here, or now go on here; of the others also what became of them."""
+    """Labels of the runs that are new, were here, or now go on here; of the others also what became of them: the one
+    here is kept, it conflicts, or a process is at it and nothing was taken in (held)."""
 
     new: list[str] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
     under_way: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
 
 
@@ -68,7 +70,7 @@ def _import_whole(store: Store, paths: list[Path]) -> Imported:
                 with store.working_on(packed.run, stop=lambda: True):  # nobody is waited for
                     add(store, packed.run, ((name, reader) for _, name, reader in group), done)
             except Stopped:
-                done.kept.append(
+                done.held.append(
                     f"{packed.run.label}: a process is training or evaluating it; import again when it is done."
                 )
     return done

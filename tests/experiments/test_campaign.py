@@ -215,10 +215,22 @@ def test_another_result_there_is_not_replaced(campaign, tmp_path):
     for name, top1 in (("here", 50.0), ("there", 60.0)):
         made_up.finish(Store(tmp_path / name), run, top1)
     export_runs(Store(tmp_path / "there"), tmp_path / "out" / "campaign-1.tar", [run])
-    with pytest.raises(
-        XNetsError, match=r"out has another result than .*here of .*top-1 50\.00 %.* name another folder"
-    ):
+    says = r"out would lose what it has of a run, so name another folder\. .*: here top-1 50\.00 %.*is kept\.$"
+    with pytest.raises(XNetsError, match=says):
         run_slice(replace(campaign, store=tmp_path / "here"), ENTRIES, 10, tmp_path / "out", lambda line: None)
+
+
+def test_a_run_that_another_process_holds_is_not_replaced(campaign, tmp_path):
+    """Its bundle cannot be taken in."""
+    run = next(iter(campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).popitem()[1]))
+    here = replace(campaign, store=tmp_path / "here")
+    made_up.finish(Store(tmp_path / "there"), run, 50.0)
+    (file,) = export_runs(Store(tmp_path / "there"), tmp_path / "out" / "campaign-1-1.tar", [run]).files
+    before = file.read_bytes()
+    says = r"so name another folder\. .*: a process is training or evaluating it"
+    with Store(here.store).working_on(run), pytest.raises(XNetsError, match=says):
+        run_slice(here, ENTRIES, 10, tmp_path / "out", lambda line: None)
+    assert file.read_bytes() == before
 
 
 def test_what_does_not_fit_at_all_is_named(campaign, tmp_path):

@@ -139,7 +139,7 @@ def test_a_run_that_a_process_is_at_is_left_alone(tmp_path, there, here):
         lock = (here.folder(RUNS[0]) / ".lock").stat().st_ino
         before = contents(here)
         done = import_bundles(here, [tmp_path / "runs.tar"])
-        assert done.kept == [f"{RUNS[0].label}: a process is training or evaluating it; import again when it is done."]
+        assert done.held == [f"{RUNS[0].label}: a process is training or evaluating it; import again when it is done."]
         assert len(done.new) == 2
         assert before.items() <= contents(here).items()
         assert list(files_of(here, RUNS[0])) == [f"{RUNS[0].fingerprint}/checkpoint.pt"]

@@ -1,7 +1,6 @@
 """A slice of a campaign: minutes at a time, on machines that keep nothing."""
 
 import contextlib
-import shutil
 import signal
 import threading
 import time
@@ -11,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bundles.exporting import Exported, NothingToExport, export_runs
-from experiments.bundles.format import check_bundle
 from experiments.bundles.importing import Imported, import_bundles
-from experiments.bundles.joining import joined
 from experiments.bundles.packings import files_of_packings, next_packing, put_in_place
-from experiments.bundles.volumes import folder_in
+from experiments.bundles.volumes import clear_folders_in, folder_in
 from experiments.campaign import Entry, campaign_runs, cells_of, plans_of, published_runs
 from experiments.local import devices_here, run_in_pool, stop_workers
 from experiments.plan import Plan
@@ -126,8 +123,7 @@ def run_slice(
     before = signal.signal(signal.SIGTERM, stop)
     try:
         with store.lock(), _timer(deadline - time.monotonic(), stop), _packed_anew(store, wanted, pack, say):
-            for left in out.glob(".bundle-*"):  # by a slice that was killed
-                shutil.rmtree(left, ignore_errors=True)
+            clear_folders_in(out)
             devices = devices_here(settings, len(runs))
             failed = run_in_pool(("train", "evaluate"), runs, settings, on_event, ended.is_set, devices)
     finally:
@@ -139,12 +135,10 @@ def run_slice(
 def _taken_in(store: Store, out: Path) -> list[Run]:
     """Import the bundles in `out`, which will be replaced: their runs. XNetsError if one cannot be taken in."""
     files = files_of_packings(out)
-    with joined(files, out) as bundles:
-        runs = [packed.run for path in bundles for packed in check_bundle(path)]
     taken = import_bundles(store, files) if files else Imported()
     if lost := [*taken.conflicts, *taken.held]:
         raise XNetsError(f"{out} would lose what it has of a run, so name another folder. {lost[0]}")
-    return runs
+    return taken.runs
 
 
 def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: int, live: bool) -> Exported:

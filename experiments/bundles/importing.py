@@ -10,6 +10,7 @@ from pathlib import Path
 
 from experiments.bundles.format import Checked, bad, check_bundle, read_files
 from experiments.bundles.joining import joined
+from experiments.bundles.volumes import clear_folders_in
 from experiments.sound import sound_result
 from experiments.store import Store
 from xnets.errors import Stopped, XNetsError
@@ -27,7 +28,7 @@ Files = Iterator[tuple[str, Checked]]
 @dataclass
 class Imported:
     """Labels of the runs that are new, were here, or now go on here; of the others also what became of them: the one
-    here is kept, it conflicts, or a process is at it and nothing was taken in (held)."""
+    here is kept, it conflicts, or a process is at it and nothing was taken in (held). runs: all of them."""
 
     new: list[str] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
@@ -35,6 +36,7 @@ class Imported:
     kept: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
 
 
 def import_bundles(store: Store, paths: list[Path]) -> Imported:
@@ -57,7 +59,7 @@ def import_bundles(store: Store, paths: list[Path]) -> Imported:
 
 def _import_whole(store: Store, paths: list[Path]) -> Imported:
     bundles = {path: check_bundle(path) for path in paths}
-    done = Imported()
+    done = Imported(runs=[packed.run for bundle in bundles.values() for packed in bundle])
     for bundle in bundles.values():
         for packed in bundle:
             sound_result(store, packed.run)  # damage here is told before anything is written
@@ -78,8 +80,7 @@ def _import_whole(store: Store, paths: list[Path]) -> Imported:
 
 def _clear_leftovers(store: Store) -> None:
     """Remove what imports that were killed left of files on their way. None else is under way: the store is locked."""
-    for folder in store.root.glob(".bundle-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    clear_folders_in(store.root)
     for left in [*store.root.glob(f"*/{NEW_CHECKPOINT}"), *store.root.glob(f"*/.*{MARK}.*")]:
         left.unlink(missing_ok=True)
 

@@ -6,6 +6,7 @@ The letters are the bundle's own (of its sha256), so that volumes of two bundles
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,12 @@ def folder_in(room: Path) -> tempfile.TemporaryDirectory:
         return tempfile.TemporaryDirectory(prefix=".bundle-", dir=room)
     except OSError as error:
         raise CannotWrite(f"Cannot write to {room} ({error.strerror}): free space or make it writable.") from None
+
+
+def clear_folders_in(room: Path) -> None:
+    """Remove what `folder_in` made for processes that were killed."""
+    for left in room.glob(".bundle-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _copy(source: IO[bytes], file: IO[bytes], most: int) -> None:

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from experiments import campaign as campaign_module
 from experiments import plan as plan_module
+from experiments.campaign import Entry
 from experiments.plan import make_plan
 from experiments.settings import LocalSettings, Settings
 from experiments.store import Store
@@ -18,6 +20,8 @@ TINY = {
     "protocols": {"imagenet-mobilenet": {"epochs": 2, "batch_size": 100, "max_lr": 0.05, "augmentation": "crop-1"}},
 }
 KEPT = ("X-MobileNet-0.5-2", "G-MobileNet-0.5-2", "MobileNet-0.5")
+# A campaign of it: one network first, then the others.
+ENTRIES = [Entry("tiny", ("table5",), networks=("X-MobileNet-0.5-2",)), Entry("tiny", ("table5",))]
 
 
 @pytest.fixture
@@ -48,6 +52,14 @@ def run(tiny_plan):
 def store(tiny):
     """Its store, empty."""
     return Store(tiny.store)
+
+
+@pytest.fixture
+def campaign(tiny, monkeypatch):
+    """Settings of the small world, two seeds of each network, known to campaigns as a scale of the paper's data."""
+    settings = replace(tiny, seeds={"table5": 2}, sources={"digits": None})
+    monkeypatch.setattr(campaign_module, "plan_of", lambda settings, scale: make_plan(settings))
+    return settings
 
 
 def with_protocol(plan, **changes):

@@ -87,10 +87,10 @@ def _run(args: argparse.Namespace) -> int:
     import sys
     from dataclasses import replace
 
-    from experiments.bundles.exporting import check_max_mib
+    from experiments.bundles.room import check_max_mib
     from experiments.local import STOPPED
     from experiments.settings import KERNELS, check_choice, read_settings
-    from experiments.slices import run_slice
+    from experiments.slices import Folder, run_slice
     from experiments.stages import say
     from xnets.errors import XNetsError
 
@@ -106,10 +106,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.max_files < 1:
         raise XNetsError(f"--max-files must be 1 or more, not {args.max_files}.")
     check_max_mib(args.max_mib)
-    done = run_slice(
-        replace(settings, local=local), entries, args.minutes, args.out, say, max_mib=args.max_mib,
-        max_files=args.max_files,
-    )  # fmt: skip
+    folder = Folder(args.out, args.max_mib, args.max_files)
+    done = run_slice(replace(settings, local=local), entries, args.minutes, folder, say)
     for run, reason in done.failed.items():
         print(f"{run.label}: {reason}", file=sys.stderr)
     for reason in done.packed.left_out:

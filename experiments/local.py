@@ -44,24 +44,35 @@ def run_locally(task: str, runs: list[Run], settings: Settings, on_event: OnEven
 def run_in_pool(
     tasks: tuple[str, ...], runs: list[Run], settings: Settings, on_event: OnEvent,
     stopping: Callable[[], bool] = lambda: False, devices: list[str] | None = None,
+    choose: Callable[[list[Run], list[Run]], Run | None] = lambda waiting, under_way: waiting[0],
 ) -> dict[Run, str]:  # fmt: skip
     """Do `tasks`, one after the other, on each of `runs`, in their order; a worker for each of `devices`.
 
-    Once `stopping` says True, no further run is begun.
+    stopping: once it says True, no further run is begun. choose: the next of those that wait, told which are under way;
+    None to begin none before one of these ends.
 
     Returns the reasons of those that failed, and of those that were stopped on the way. A full disk ends it early.
     """
-    waiting, failed = list(reversed(runs)), {}
+    waiting, failed = list(runs), {}
     if not runs:
         return failed
     store, devices = Store(settings.store), devices or devices_here(settings, len(runs))
     workers = [_start(settings, device) for device in devices]
 
-    def give(worker: Worker) -> None:
-        worker.run = waiting.pop()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is dead: reading from it will tell
-            worker.pipe.send((tasks, worker.run.to_dict()))
-        on_event("start", worker.run, None)
+    def give_runs() -> None:
+        for i, worker in enumerate(workers):
+            if worker.run is not None or not waiting or stopping():
+                continue
+            run = choose(waiting, [other.run for other in workers if other.run])
+            if run is None:
+                return
+            waiting.remove(run)
+            if not worker.process.is_alive():
+                workers[i] = worker = _start(settings, devices[i])
+            worker.run = run
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is dead: reading from it will tell
+                worker.pipe.send((tasks, run.to_dict()))
+            on_event("start", run, None)
 
     def fail(run: Run, reason: str) -> None:
         failed[run] = reason
@@ -70,12 +81,10 @@ def run_in_pool(
         on_event("failed", run, reason)
 
     try:
-        for worker in workers:
-            if waiting and not stopping():
-                give(worker)
+        give_runs()
         while any(worker.run for worker in workers):
             ready = wait([worker.pipe for worker in workers if worker.run])
-            for i, worker in enumerate(workers):
+            for worker in workers:
                 if worker.run is None or worker.pipe not in ready:
                     continue
                 try:
@@ -94,11 +103,9 @@ def run_in_pool(
                 if kind == "full":  # the others would fail as well
                     waiting.clear()
                 worker.run = None
-                if waiting and not stopping():
-                    if kind == "stopped" or not worker.process.is_alive():
-                        worker.process.join()
-                        workers[i] = worker = _start(settings, devices[i])
-                    give(worker)
+                if kind == "stopped":
+                    worker.process.join()  # it has ended, or is about to
+            give_runs()
     finally:
         for worker in workers:
             if worker.run is not None:

@@ -5,15 +5,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from experiments.bundles.exporting import Exported, NothingToExport, export_runs
 from experiments.bundles.importing import Imported, import_bundles
-from experiments.bundles.packings import files_of_packings, next_packing, put_in_place
+from experiments.bundles.packings import files_of_packings, held_alone, next_packing, put_in_place
 from experiments.bundles.volumes import clear_folders_in, folder_in
 from experiments.campaign import Entry, campaign_runs, cells_of, plans_of, published_runs
+from experiments.carried import in_order, next_with_room, without_room
 from experiments.local import devices_here, run_in_pool, stop_workers
 from experiments.plan import Plan
 from experiments.settings import Settings
@@ -51,61 +52,112 @@ def prepare(settings: Settings, plans: dict[str, Plan], entries: list[Entry], sa
     return missing
 
 
-def run_slice(
-    settings: Settings, entries: list[Entry], minutes: float, out: Path, say: Say, max_mib: float = 16.0,
-    max_files: int = 8,
-) -> Slice:  # fmt: skip
+@dataclass
+class Folder:
+    """Where the bundles of a slice are, and of how many files of what size they may be.
+
+    there: the files of the last packing, or those it began with, which the next one replaces.
+    """
+
+    out: Path
+    max_mib: float = 16.0
+    max_files: int = 8
+    there: list[Path] = field(default_factory=list)
+
+    def take_in(self, store: Store) -> list[Run]:
+        """Import what is there, since it will be replaced: its runs. XNetsError if a run of it would be lost."""
+        self.there = files_of_packings(self.out)
+        taken = import_bundles(store, self.there) if self.there else Imported()
+        if lost := [*taken.conflicts, *taken.held]:
+            raise XNetsError(f"{self.out} would lose what it has of a run, so name another folder. {lost[0]}")
+        return taken.runs
+
+    def check_room(self, store: Store, brought: list[Run], wanted: list[Run], packed: list[Run]) -> None:
+        """Raise XNetsError if a run that was brought is not wanted, or has no room in the next packing."""
+        if others := [run for run in brought if run not in wanted]:
+            raise XNetsError(
+                f"{self.out} has bundles with {others[0].label}, which this list has not, or not its data: name "
+                "another folder."
+            )
+        left_out = without_room(store, packed, self.max_mib, self.max_files)
+        if lost := [run for run in brought if run in left_out and store.failure(run) is None]:
+            raise XNetsError(f"{self.out} would lose what it has of a run. {left_out[lost[0]]}")
+
+    def pack(self, store: Store, runs: list[Run], live: bool) -> Exported:
+        """Put bundles of everything there is, campaign-<number of the packing>-1.tar, ..., in the place of the last."""
+        with folder_in(self.out) as room:
+            target = Path(room) / next_packing(self.out)
+            for attempt in range(3):
+                try:
+                    done = export_runs(
+                        store, target, in_order(store, runs), unfinished=True, max_mib=self.max_mib,
+                        max_files=self.max_files, live=live,
+                    )  # fmt: skip
+                except NothingToExport as error:
+                    return Exported(left_out=error.left_out)
+                except XNetsError:
+                    if not live or attempt == 2:  # a checkpoint replaced while it was read is there again at once
+                        raise
+                else:
+                    break
+            done.files = self.there = put_in_place(done.files, self.out, older=self.there)
+        return done
+
+
+def run_slice(settings: Settings, entries: list[Entry], minutes: float, folder: Folder, say: Say) -> Slice:
     """Train down the list until the minutes are nearly over, then pack what was finished and the checkpoints.
 
-    Data that are not prepared are prepared first, and bundles in `out` are taken in. Meanwhile `out` is packed anew
-    with each checkpoint, so that a slice that is killed loses at most one interval. SIGTERM ends it early, as the end
-    of its time does.
+    Data that are not prepared are prepared first, and bundles in the folder are taken in. Meanwhile it is packed anew
+    with each checkpoint, and no run is begun whose checkpoint it would have no room for, so that a slice that is killed
+    loses at most one interval. SIGTERM ends it early, as the end of its time does.
 
     Args:
         settings: store, data, workers and kernel, as in params.yaml.
         entries: of read_campaign.
         minutes: of all of it.
-        out: the folder for the bundles, campaign-1-1.tar, ...
+        folder: for the bundles.
         say: told of each event in words.
-        max_mib, max_files: of the bundles; what does not fit is left out, and said.
 
     Raises:
-        XNetsError: no data, bundles in `out` of another list, or damaged, another process at the store, a full disk.
+        XNetsError: no data, bundles in the folder of another list, or damaged, or without room in the next ones, a run
+            that fits into no files, another process at the store or the folder, a full disk.
     """
     deadline = time.monotonic() + 60 * minutes - RESERVE
-    with folder_in(out):  # a folder that takes no bundles is better known now than after all the minutes
+    with folder_in(folder.out):  # one that takes no bundles is better known now than after all the minutes
         pass
+    with held_alone(folder.out):
+        return _run_slice(settings, entries, deadline, folder, say)
+
+
+def _run_slice(settings: Settings, entries: list[Entry], deadline: float, folder: Folder, say: Say) -> Slice:
     store, plans = Store(settings.store), plans_of(settings, entries)
-    brought = _taken_in(store, out)
+    brought = folder.take_in(store)
     missing = prepare(settings, plans, entries, say)
     wanted = [run for runs in campaign_runs(plans, entries, without=missing).values() for run in runs]
     if not wanted:
         raise XNetsError("The campaign has no run whose data are here: name them under data.sources in params.yaml.")
-    if others := [run for run in brought if run not in wanted]:
-        raise XNetsError(
-            f"{out} has bundles with {others[0].label}, which this list has not, or not its data: name another folder."
-        )
     published = published_runs(entries)
-    runs = [
-        run for run in wanted if run not in published and not (store.has("train", run) and store.has("evaluate", run))
-    ]
-    runs.sort(key=lambda run: store.failure(run) is not None)  # what failed is tried again when all others are done
+    here = [run for run in wanted if run not in published or store.has("train", run)]
+    folder.check_room(store, brought, wanted, here)
+    left = [run for run in here if not (store.has("train", run) and store.has("evaluate", run))]
+    runs = in_order(store, [run for run in left if run not in published])
     if not runs:  # packed all the same: a slice that was killed at its very end may not have come to it
         say(f"all {len(wanted)} runs of the campaign whose data are here are finished")
-        return Slice({}, _pack(store, wanted, out, max_mib, max_files, live=False), nothing_left=True)
-    say(f"{len(wanted) - len(runs)} of {len(wanted)} runs are finished; training the next ones")
+        return Slice({}, folder.pack(store, here, live=False), nothing_left=True)
 
     told: set[str] = set()
 
-    def pack(live: bool) -> Exported:
-        done = _pack(store, wanted, out, max_mib, max_files, live)
-        for reason in done.left_out if live else ():  # there is time yet to do as it says
-            label = reason.partition(":")[0]
-            if label not in told:
-                told.add(label)
-                say(f"left out so far: {reason}")
-        return done
+    def choose(waiting: list[Run], under_way: list[Run]) -> Run | None:
+        run, reason = next_with_room(store, waiting, under_way, here, folder.max_mib, folder.max_files)
+        if reason and waiting[0].label not in told:
+            told.add(waiting[0].label)
+            say(f"passed over for now: {reason}")
+        return run
 
+    if choose(runs, []) is None:
+        _, reason = next_with_room(store, runs, [], here, folder.max_mib, folder.max_files)
+        raise XNetsError(f"No run can be trained whose checkpoint would be lost. {reason}")
+    say(f"{len(wanted) - len(runs)} of {len(wanted)} runs are finished; training the next ones")
     ended = threading.Event()
 
     def on_event(kind: str, run: Run | None, content: Any) -> None:
@@ -119,46 +171,20 @@ def run_slice(
         ended.set()
         stop_workers()
 
+    def pack_live() -> None:
+        folder.pack(store, here, live=True)
+
     failed: dict[Run, str] = {}
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        with store.lock(), _timer(deadline - time.monotonic(), stop), _packed_anew(store, wanted, pack, say):
-            clear_folders_in(out)
+        with store.lock(), _timer(deadline - time.monotonic(), stop), _packed_anew(store, here, pack_live, say):
+            clear_folders_in(folder.out)
             devices = devices_here(settings, len(runs))
-            failed = run_in_pool(("train", "evaluate"), runs, settings, on_event, ended.is_set, devices)
+            failed = run_in_pool(("train", "evaluate"), runs, settings, on_event, ended.is_set, devices, choose)
     finally:
         signal.signal(signal.SIGTERM, before)
-        packed = pack(live=False)
+        packed = folder.pack(store, here, live=False)
     return Slice(failed, packed)
-
-
-def _taken_in(store: Store, out: Path) -> list[Run]:
-    """Import the bundles in `out`, which will be replaced: their runs. XNetsError if one cannot be taken in."""
-    files = files_of_packings(out)
-    taken = import_bundles(store, files) if files else Imported()
-    if lost := [*taken.conflicts, *taken.held]:
-        raise XNetsError(f"{out} would lose what it has of a run, so name another folder. {lost[0]}")
-    return taken.runs
-
-
-def _pack(store: Store, runs: list[Run], out: Path, max_mib: float, max_files: int, live: bool) -> Exported:
-    """Put bundles of everything there is into `out`, campaign-<number of the packing>-1.tar, ..., for those there."""
-    with folder_in(out) as room:
-        target = Path(room) / next_packing(out)
-        for attempt in range(3):
-            try:
-                done = export_runs(
-                    store, target, runs, unfinished=True, max_mib=max_mib, max_files=max_files, live=live
-                )
-            except NothingToExport as error:
-                return Exported(left_out=error.left_out)
-            except XNetsError:
-                if not live or attempt == 2:  # a checkpoint that was replaced while it was read is there again at once
-                    raise
-            else:
-                break
-        done.files = put_in_place(done.files, out)
-    return done
 
 
 @contextlib.contextmanager
@@ -173,8 +199,8 @@ def _timer(seconds: float, call: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _packed_anew(store: Store, runs: list[Run], pack: Callable[[bool], Any], say: Say) -> Iterator[None]:
-    """Call pack(True) in the background whenever there is a new checkpoint or result.
+def _packed_anew(store: Store, runs: list[Run], pack: Callable[[], Any], say: Say) -> Iterator[None]:
+    """Call pack() in the background whenever there is a new checkpoint or result.
 
     One that fails is tried again, and the first that does is said: what is lost at a kill has then no bound.
     """
@@ -186,7 +212,7 @@ def _packed_anew(store: Store, runs: list[Run], pack: Callable[[bool], Any], say
             now = _files_of(store, runs)
             if now != before:
                 try:
-                    pack(True)
+                    pack()
                     before = now
                 except (XNetsError, OSError) as error:
                     if not failed:

@@ -120,7 +120,7 @@ class Store:
         """
         with _open_lock(self.folder(run)) as file:
             while True:
-                held, stopping = agree(mine and _locked(file.fileno()), stop())
+                held, stopping = agree(mine and locked(file.fileno()), stop())
                 if held:
                     break
                 if stopping:
@@ -145,7 +145,7 @@ class Store:
         """
         with _open_lock(self.root) as file:
             deadline = time.monotonic() + patience
-            while not _locked(file.fileno()):
+            while not locked(file.fileno()):
                 if time.monotonic() > deadline:
                     file.seek(0)
                     raise XNetsError(
@@ -184,7 +184,7 @@ def _open_lock(folder: Path) -> IO[str]:
         raise XNetsError(f"Cannot write {path} ({error.strerror}): choose another store in params.yaml.") from None
 
 
-def _locked(descriptor: int) -> bool:
+def locked(descriptor: int) -> bool:
     """Whether the file could be locked; True as well where the disk knows no locks (some Lustre), at one's own risk."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import hashlib
 import io
-import math
 import re
 import tarfile
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from typing import IO
 from experiments.bundles.format import (
     DONE_FILES,
     MANIFEST,
-    SEAL_SIZE,
     UNDER_WAY_FILES,
     Checked,
     Packed,
@@ -22,6 +20,7 @@ from experiments.bundles.format import (
     manifest,
     seal,
 )
+from experiments.bundles.room import check_max_mib, cut, fitting
 from experiments.bundles.volumes import write_volumes
 from experiments.sound import sound_evaluation, sound_result
 from experiments.store import Store
@@ -30,8 +29,6 @@ from xnets.files import read_json, write_atomically
 from xnets.training import Run
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
-LEAST_MIB, MOST_MIB = 0.001, 1e6  # of a file; below, what gzip adds has no room
-ENDS = 4 * 512 + tarfile.RECORDSIZE + len(manifest([]))  # of a tar: headers, and the padding at the end
 
 
 @dataclass
@@ -87,7 +84,8 @@ def export_runs(
         if unfinished:
             bundle += _under_way(store, planned, done.left_out, live)
         if max_mib is not None and max_files is not None:
-            bundle = _fitting(bundle, max_mib, max_files, suffix, done.left_out)
+            bundle, without_room = fitting(bundle, max_mib, max_files, suffix)
+            done.left_out += without_room.values()
         done.finished = sum(packed.finished for packed in bundle)
         done.under_way = len(bundle) - done.finished
         if not bundle:
@@ -99,7 +97,7 @@ def export_runs(
         bundle.sort(key=lambda packed: packed.run.fingerprint)
         parts, paths = [(bundle, 1)], [target]
         if max_mib is not None:
-            parts, stem = _cut(bundle, max_mib, suffix, max_files is not None), target.name.removesuffix(suffix)
+            parts, stem = cut(bundle, max_mib, suffix, max_files is not None), target.name.removesuffix(suffix)
             paths = [target.with_name(f"{stem}-{i + 1}{suffix}") for i in range(len(parts))]
         for path in paths:
             if path.exists() and not is_bundle(path):
@@ -115,12 +113,6 @@ def export_runs(
             else:
                 done.files += write_volumes(path, write, int(max_mib * 2**20))
     return done
-
-
-def check_max_mib(max_mib: float) -> None:
-    """Raise XNetsError unless files can be of that size."""
-    if not LEAST_MIB <= max_mib <= MOST_MIB:
-        raise XNetsError(f"--max-mib must be from {LEAST_MIB} to {MOST_MIB:.0f}, not {max_mib:g}.")
 
 
 def _finished_runs(store: Store, left_out: list[str]) -> list[Run]:
@@ -180,55 +172,6 @@ def _packed(store: Store, run: Run, names: list[str]) -> Packed:
         except OSError as error:
             raise XNetsError(f"{path} cannot be read ({error.strerror}): mend that and export again.") from None
     return Packed(run, files)
-
-
-def _fitting(bundle: list[Packed], max_mib: float, max_files: int, suffix: str, left_out: list[str]) -> list[Packed]:
-    """As many of them, in their order, as are sure to fit into so many files of that size."""
-
-    def needed(runs: list[Packed]) -> int:
-        in_order = sorted(runs, key=lambda each: each.run.fingerprint)
-        return sum(files for _, files in _cut(in_order, max_mib, suffix, volumes=True))
-
-    kept: list[Packed] = []
-    for packed in bundle:
-        if needed([*kept, packed]) > max_files:
-            advice = f"say --max-files {needed(bundle)} or more"
-            if not packed.finished and not all(other.finished for other in kept):
-                advice += ", or --workers 1 to have one run under way at a time"
-            left_out.append(
-                f"{packed.run.label}: {max_files} files of {max_mib:g} MiB have no room left for it: {advice}."
-            )
-        else:
-            kept.append(packed)
-    return kept
-
-
-def _cut(bundle: list[Packed], max_mib: float, suffix: str, volumes: bool) -> list[tuple[list[Packed], int]]:
-    """In their order, as many runs into a part as are sure to fit into one file, and 1.
-
-    volumes: a run that no file holds is of a part that becomes several, so many; it takes in what saves a file.
-    """
-    most = max_mib * 2**20
-    if suffix != ".tar":
-        most = most / 1.001 - 100 - SEAL_SIZE  # what gzip adds at most, to what it cannot compress
-
-    def files(size: int) -> int:
-        return math.ceil((size + ENDS) / most)
-
-    parts: list[list[Packed]] = [[]]
-    sizes = [0]
-    for packed in bundle:
-        takes = len(manifest([packed])) + sum(512 + -(-about["size"] // 512) * 512 for about in packed.files.values())
-        if files(takes) > 1 and not volumes:
-            needed = max_mib + (takes + ENDS - most) * 1.001 / 2**20
-            advice = f"say --max-mib {needed + 0.05:.1f} or more"
-            raise XNetsError(f"{packed.run.label} alone does not fit into {max_mib:g} MiB: {advice}.")
-        if parts[-1] and files(sizes[-1] + takes) == files(sizes[-1]) + files(takes):
-            parts.append([])
-            sizes.append(0)
-        parts[-1].append(packed)
-        sizes[-1] += takes
-    return [(part, files(size)) for part, size in zip(parts, sizes, strict=True)]
 
 
 class _Hashed:

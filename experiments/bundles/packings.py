@@ -4,15 +4,32 @@ Files of one that is being put in its place end in .arriving until all of them a
 removed, of each bundle the first volume first. So what a kill leaves is told from what was lost on the way.
 """
 
+import contextlib
+import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.bundles.volumes import VOLUME
+from experiments.store import locked
+from xnets.errors import XNetsError
 
 STEM = "campaign"
 PACKING = re.compile(rf"{STEM}-(?P<number>[0-9]+)-")
 ARRIVING = ".arriving"
+
+
+@contextlib.contextmanager
+def held_alone(out: Path) -> Iterator[None]:
+    """Hold a folder, without a file for it. Raises XNetsError if another process does: both would give one number."""
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        if not locked(descriptor):
+            raise XNetsError(f"Another slice packs into {out}: name another folder, or wait until it has ended.")
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def files_of_packings(out: Path) -> list[Path]:
@@ -26,16 +43,15 @@ def next_packing(out: Path) -> str:
     return f"{STEM}-{1 + max(numbers, default=0)}.tar"
 
 
-def put_in_place(files: list[Path], out: Path) -> list[Path]:
-    """Move the files of a new packing into `out`, then remove all older ones.
+def put_in_place(files: list[Path], out: Path, older: list[Path]) -> list[Path]:
+    """Move the files of a new packing into `out`, then remove the `older` ones, of which it has everything.
 
     Whoever is killed in between has all of one of them, and `joining` can tell which.
     """
     arriving = [path.replace(out / f"{path.name}{ARRIVING}") for path in files]
     new = [path.replace(path.with_suffix("")) for path in arriving]
-    for old in sorted(files_of_packings(out), key=_place):
-        if old not in new:
-            old.unlink()
+    for old in sorted(older, key=_place):
+        old.unlink(missing_ok=True)
     return new
 
 

@@ -16,10 +16,12 @@ from experiments import campaign as campaign_module
 from experiments import slices
 from experiments.bundles.exporting import export_runs
 from experiments.bundles.importing import import_bundles
+from experiments.bundles.packings import held_alone
 from experiments.campaign import campaign_runs, plans_of
+from experiments.carried import checkpoint_size
 from experiments.plan import make_plan
 from experiments.published import publish
-from experiments.slices import run_slice
+from experiments.slices import Folder, run_slice
 from experiments.store import Store
 from tests import made_up
 from tests.experiments.bundles.conftest import begin
@@ -31,7 +33,7 @@ from xnets.training.checkpoint import checkpoint_position
 
 def test_a_slice_finishes_and_packs_and_a_next_one_has_nothing_left(campaign, tmp_path):
     said = []
-    done = run_slice(campaign, ENTRIES, 10, tmp_path / "out", said.append)
+    done = run_slice(campaign, ENTRIES, 10, Folder(tmp_path / "out"), said.append)
     assert not done.failed
     assert (done.packed.finished, done.packed.under_way, done.packed.left_out) == (6, 0, [])
     assert said[0] == "0 of 6 runs are finished; training the next ones"
@@ -39,17 +41,17 @@ def test_a_slice_finishes_and_packs_and_a_next_one_has_nothing_left(campaign, tm
     elsewhere = Store(tmp_path / "elsewhere")
     assert len(import_bundles(elsewhere, done.packed.files).new) == 6
     assert import_bundles(elsewhere, done.packed.files).new == [], "importing twice changes nothing"
-    again = run_slice(campaign, ENTRIES, 10, tmp_path / "out", said.append)
+    again = run_slice(campaign, ENTRIES, 10, Folder(tmp_path / "out"), said.append)
     assert (again.nothing_left, again.packed.finished, done.nothing_left) == (True, 6, False)
 
 
 def test_what_is_published_is_not_trained_again(campaign, tmp_path):
-    run_slice(campaign, ENTRIES[:1], 10, tmp_path / "out", lambda line: None)
+    run_slice(campaign, ENTRIES[:1], 10, Folder(tmp_path / "out"), lambda line: None)
     wanted = [run for runs in campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).values() for run in runs]
     publish(Store(campaign.store), wanted[:1], Path("published/tiny"), dirty=True)
     said = []
     elsewhere = replace(campaign, store=tmp_path / "elsewhere")
-    done = run_slice(elsewhere, ENTRIES, 10, tmp_path / "other", said.append)
+    done = run_slice(elsewhere, ENTRIES, 10, Folder(tmp_path / "other"), said.append)
     assert said[0] == "1 of 6 runs are finished; training the next ones"
     assert done.packed.finished == 5
     assert not Store(elsewhere.store).is_done(wanted[0])
@@ -91,7 +93,7 @@ def test_out_of_time_it_packs_checkpoints_and_goes_on_elsewhere(campaign, tmp_pa
         ),
     )  # fmt: skip
     entries, say = [replace(ENTRIES[0], seeds=1)], until(3)
-    first = run_slice(campaign, entries, 10, tmp_path / "out", say)
+    first = run_slice(campaign, entries, 10, Folder(tmp_path / "out"), say)
     assert 0 < say.asked[0] <= 10 * 60 - slices.RESERVE
     assert (first.packed.finished, first.packed.under_way) == (0, 1)
     ((run, reason),) = first.failed.items()
@@ -102,7 +104,7 @@ def test_out_of_time_it_packs_checkpoints_and_goes_on_elsewhere(campaign, tmp_pa
     other = replace(campaign, store=tmp_path / "other")
     import_bundles(Store(other.store), first.packed.files)
     say = until(epochs + 3)  # those it has already are told again
-    run_slice(other, entries, 10, tmp_path / "out2", say)
+    run_slice(other, entries, 10, Folder(tmp_path / "out2"), say)
     resumed = [line for line in say.lines if line.startswith("epoch ")]
     assert len(Store(other.store).history(run)) >= epochs + 3, "it went on"
     assert Store(other.store).history(run)[:epochs] == Store(campaign.store).history(run)[:epochs]
@@ -115,7 +117,7 @@ def test_a_slices_time_is_up_by_itself(campaign, tmp_path, monkeypatch):
     monkeypatch.setattr(slices, "run_in_pool", lambda *given: wait_for(given[4], 60) and {})
     monkeypatch.setattr(slices, "stop_workers", lambda: stopped.append(True))
     monkeypatch.setattr(slices, "RESERVE", 59)
-    done = run_slice(campaign, ENTRIES, 1, tmp_path / "out", lambda line: None)
+    done = run_slice(campaign, ENTRIES, 1, Folder(tmp_path / "out"), lambda line: None)
     assert (done.failed, done.packed.files, done.nothing_left) == ({}, [], False)
     wait_for(lambda: stopped, 60)
 
@@ -123,8 +125,8 @@ def test_a_slices_time_is_up_by_itself(campaign, tmp_path, monkeypatch):
 def test_packing_that_fails_meanwhile_is_said_once_and_goes_on(store, run, monkeypatch):
     tried, said = [], []
 
-    def pack(live):
-        tried.append(live)
+    def pack():
+        tried.append(True)
         if len(tried) <= 3:
             raise XNetsError("the disk is full")
 
@@ -135,9 +137,9 @@ def test_packing_that_fails_meanwhile_is_said_once_and_goes_on(store, run, monke
 
 
 def test_bundles_that_are_there_are_taken_in_before_they_are_replaced(campaign, tmp_path):
-    run_slice(campaign, ENTRIES[:1], 10, tmp_path / "out", lambda line: None)
+    run_slice(campaign, ENTRIES[:1], 10, Folder(tmp_path / "out"), lambda line: None)
     elsewhere, said = replace(campaign, store=tmp_path / "elsewhere"), []
-    assert run_slice(elsewhere, ENTRIES, 10, tmp_path / "out", said.append).packed.finished == 6
+    assert run_slice(elsewhere, ENTRIES, 10, Folder(tmp_path / "out"), said.append).packed.finished == 6
     there = {json.loads(path.read_text())["fingerprint"] for path in elsewhere.store.glob("*/result.json")}
     assert len(there) == 6
     assert any("of 6 runs are finished; training the next ones" in line and not line.startswith("0") for line in said)
@@ -150,17 +152,17 @@ def test_a_further_checkpoint_there_goes_on(campaign, tmp_path, monkeypatch):
     far, near = (replace(campaign, store=tmp_path / name) for name in ("far", "near"))
     for settings, epoch in ((far, 5), (near, 2)):
         begin(Store(settings.store), run, epoch, step=0)
-    run_slice(far, ENTRIES, 10, tmp_path / "out", lambda line: None)
-    run_slice(near, ENTRIES, 10, tmp_path / "out", lambda line: None)
+    run_slice(far, ENTRIES, 10, Folder(tmp_path / "out"), lambda line: None)
+    run_slice(near, ENTRIES, 10, Folder(tmp_path / "out"), lambda line: None)
     assert checkpoint_position(Store(near.store).folder(run) / "checkpoint.pt")[0] == 5
 
 
 def test_bundles_of_another_list_are_not_replaced(campaign, tmp_path):
     """On a machine that keeps nothing else, to replace them by this list's packing would lose them."""
-    run_slice(campaign, ENTRIES, 10, tmp_path / "out", lambda line: None)
+    run_slice(campaign, ENTRIES, 10, Folder(tmp_path / "out"), lambda line: None)
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with pytest.raises(XNetsError, match=r"has bundles with .*, which this list has not, or not its data: name"):
-        run_slice(campaign, ENTRIES[:1], 10, tmp_path / "out", lambda line: None)
+        run_slice(campaign, ENTRIES[:1], 10, Folder(tmp_path / "out"), lambda line: None)
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
@@ -171,7 +173,7 @@ def test_another_result_there_is_not_replaced(campaign, tmp_path):
     export_runs(Store(tmp_path / "there"), tmp_path / "out" / "campaign-1.tar", [run])
     says = r"out would lose what it has of a run, so name another folder\. .*: here top-1 50\.00 %.*is kept\.$"
     with pytest.raises(XNetsError, match=says):
-        run_slice(replace(campaign, store=tmp_path / "here"), ENTRIES, 10, tmp_path / "out", lambda line: None)
+        run_slice(replace(campaign, store=tmp_path / "here"), ENTRIES, 10, Folder(tmp_path / "out"), lambda line: None)
 
 
 def test_a_run_that_another_process_holds_is_not_replaced(campaign, tmp_path):
@@ -183,49 +185,82 @@ def test_a_run_that_another_process_holds_is_not_replaced(campaign, tmp_path):
     before = file.read_bytes()
     says = r"so name another folder\. .*: a process is training or evaluating it"
     with Store(here.store).working_on(run), pytest.raises(XNetsError, match=says):
-        run_slice(here, ENTRIES, 10, tmp_path / "out", lambda line: None)
+        run_slice(here, ENTRIES, 10, Folder(tmp_path / "out"), lambda line: None)
     assert file.read_bytes() == before
 
 
-def test_what_does_not_fit_at_all_is_named(campaign, tmp_path):
-    done = run_slice(campaign, ENTRIES[:1], 10, tmp_path / "out", lambda line: None, max_mib=0.001, max_files=1)
-    assert done.packed.files == []
-    assert [reason.split(":")[0] for reason in done.packed.left_out] == [
-        run.label for run in campaign_runs(plans_of(campaign, ENTRIES[:1]), ENTRIES[:1]).popitem()[1]
-    ]
+def runs_of(entries, settings):
+    return [run for runs in campaign_runs(plans_of(settings, entries), entries).values() for run in runs]
 
 
-def test_a_checkpoint_without_room_beside_another_is_told_at_once_and_what_to_do(campaign, tmp_path, monkeypatch):
-    """Once, however often `out` is packed anew."""
-    monkeypatch.setattr(slices, "LOOK_EVERY", 0.05)
-    store, said = Store(campaign.store), []
+def test_a_run_that_would_be_lost_is_not_trained(campaign, tmp_path):
+    says = r"No run can be trained whose checkpoint would be lost\. .*: 1 files of 0\.001 MiB have no room left for it"
+    with pytest.raises(XNetsError, match=says):
+        run_slice(campaign, ENTRIES[:1], 10, Folder(tmp_path / "out", 0.001, 1), lambda line: None)
+    assert not list(Path(campaign.store).glob("*/history.jsonl"))
 
-    def two_under_way(tasks, runs, *_):
-        for size in (1.0, 1.1, 1.2):
-            before = time.time()  # not after: it may be packed at once
-            for run in runs:
-                store.folder(run).mkdir(parents=True, exist_ok=True)
-                (store.folder(run) / "checkpoint.pt").write_bytes(bytes(int(size * 2**20)))
-            wait_for(packed_after(before))
-        assert len(lines()) == 1, "while they are trained"
-        return {}
 
-    def packed_after(moment):
-        return lambda: any(path.stat().st_mtime > moment for path in (tmp_path / "out").glob("campaign-*"))
+def test_runs_whose_checkpoints_have_no_room_beside_one_another_are_trained_in_turn(campaign, tmp_path, monkeypatch):
+    """By two workers; the one that waits is told once, and goes on when there is room."""
+    sizes = [checkpoint_size(run) for run in runs_of(ENTRIES, campaign)]
+    mib = 1.3 * max(sizes) / 2**20
+    said, under_way = [], set()
 
-    def lines():
-        return [line for line in said if line.startswith("left out so far: ")]
+    def say(line):
+        said.append(line)
+        kind, _, label = line.partition(" ")
+        if kind == "start":
+            under_way.add(label)
+            assert len(under_way) == 1, "the checkpoints of two have no room"
+        elif kind in ("done", "failed"):
+            under_way.discard(label)
 
-    monkeypatch.setattr(slices, "run_in_pool", two_under_way)
-    done = run_slice(campaign, ENTRIES[:1], 10, tmp_path / "out", said.append, max_mib=0.5, max_files=4)
-    _, second = campaign_runs(plans_of(campaign, ENTRIES[:1]), ENTRIES[:1]).popitem()[1]
-    ((line,), (reason,)) = lines(), done.packed.left_out
-    assert line.startswith(f"left out so far: {second.label}: 4 files of 0.5 MiB have no room left for it: say --max-")
-    assert reason == (
-        f"{second.label}: 4 files of 0.5 MiB have no room left for it: say --max-files 5 or more, or --workers 1 to "
-        "have one run under way at a time."
+    two_workers = replace(campaign, local=replace(campaign.local, workers=2))
+    done = run_slice(two_workers, ENTRIES, 10, Folder(tmp_path / "out", mib, 1), say)
+    assert (done.failed, done.packed.finished, done.packed.left_out) == ({}, 6, [])
+    waited = [line for line in said if line.startswith("passed over for now: ")]
+    assert waited
+    assert len(set(waited)) == len(waited)
+    assert "say --max-files 2 or more" in waited[0]
+
+
+def test_a_folder_with_more_than_the_next_files_hold_is_refused(campaign, tmp_path):
+    first, second = runs_of(ENTRIES, campaign)[:2]
+    for run in (first, second):
+        begin(Store(campaign.store), run, 1, 0, padding=os.urandom(2**20))
+    out, half = Folder(tmp_path / "out", 1.2, 2), Folder(tmp_path / "out", 1.2, 1)
+    export_runs(
+        Store(campaign.store), out.out / "campaign-1.tar", [first, second], unfinished=True, max_mib=1.2, max_files=2
     )
-    assert done.packed.under_way == 1
+    before = {path: path.read_bytes() for path in out.out.iterdir()}
+    assert len(before) == 2
+    says = r"out would lose what it has of a run\. .*: 1 files of 1\.2 MiB have no room left for it: say --max-files 2"
+    with pytest.raises(XNetsError, match=says):
+        run_slice(replace(campaign, store=tmp_path / "bare"), ENTRIES, 10, half, lambda line: None)
+    assert {path: path.read_bytes() for path in out.out.iterdir()} == before
+
+
+def test_what_somebody_puts_into_the_folder_meanwhile_stays(campaign, tmp_path, monkeypatch):
+    run, other = runs_of(ENTRIES, campaign)[:2]
+    begin(Store(campaign.store), run, 1, step=0)
+    begin(Store(tmp_path / "other"), other, 2, step=0)
+
+    def meanwhile(*_):
+        export_runs(Store(tmp_path / "other"), tmp_path / "out" / "campaign-7-1.tar", [other], unfinished=True)
+
+    monkeypatch.setattr(slices, "run_in_pool", lambda *_: meanwhile() or {})
+    done = run_slice(campaign, ENTRIES, 10, Folder(tmp_path / "out"), lambda line: None)
+    assert [path.name for path in done.packed.files] == ["campaign-8-1.tar"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["campaign-7-1.tar", "campaign-8-1.tar"]
+    there = Store(tmp_path / "there")
+    assert len(import_bundles(there, list((tmp_path / "out").iterdir())).under_way) == 2
+
+
+def test_a_second_slice_at_the_same_folder_is_refused(campaign, tmp_path):
+    (tmp_path / "out").mkdir()
+    with held_alone(tmp_path / "out"), pytest.raises(XNetsError, match=r"Another slice packs into .*out: name another"):
+        run_slice(campaign, ENTRIES, 10, Folder(tmp_path / "out"), lambda line: None)
+    run_slice(campaign, ENTRIES[:1], 10, Folder(tmp_path / "out"), lambda line: None)
 
 
 def test_entries_without_their_data_are_passed_over(campaign, tmp_path, monkeypatch):
@@ -235,24 +270,26 @@ def test_entries_without_their_data_are_passed_over(campaign, tmp_path, monkeypa
     monkeypatch.setattr(slices, "ready_data", refuse)
     said = []
     with pytest.raises(XNetsError, match=r"no run whose data are here: name them under data\.sources"):
-        run_slice(campaign, ENTRIES, 10, tmp_path / "out", said.append)
+        run_slice(campaign, ENTRIES, 10, Folder(tmp_path / "out"), said.append)
     assert said == ["digits: passed over. there is no such folder"]
 
 
 def test_a_folder_that_takes_no_bundles_is_refused_before_the_minutes_are_spent(campaign, tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(XNetsError, match=r"Cannot write to .*out .*: free space or make it writable"):
-        run_slice(campaign, ENTRIES, 10, tmp_path / "out", lambda line: None)
+        run_slice(campaign, ENTRIES, 10, Folder(tmp_path / "out"), lambda line: None)
     assert not campaign.store.exists()
 
 
 def test_a_run_that_failed_is_tried_again_after_all_others(campaign, tmp_path):
-    run_slice(campaign, [replace(ENTRIES[0], seeds=1)], 10, tmp_path / "out", lambda line: None)  # prepares the data
+    run_slice(
+        campaign, [replace(ENTRIES[0], seeds=1)], 10, Folder(tmp_path / "out"), lambda line: None
+    )  # prepares the data
     first, second = [run for runs in campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).values() for run in runs][1:3]
     Store(campaign.store).write_failure(first, "it diverged")
     said = []
     one_worker = replace(campaign, local=replace(campaign.local, workers=1))
-    run_slice(one_worker, ENTRIES, 10, tmp_path / "out", said.append)
+    run_slice(one_worker, ENTRIES, 10, Folder(tmp_path / "out"), said.append)
     begun = [line.removeprefix("start ") for line in said if line.startswith("start ")]
     assert begun[0] == second.label
     assert begun[-1] == first.label
@@ -260,11 +297,13 @@ def test_a_run_that_failed_is_tried_again_after_all_others(campaign, tmp_path):
 
 
 def test_a_run_that_a_slice_did_not_come_to_has_still_failed(campaign, tmp_path, monkeypatch):
-    run_slice(campaign, [replace(ENTRIES[0], seeds=1)], 10, tmp_path / "out", lambda line: None)  # prepares the data
+    run_slice(
+        campaign, [replace(ENTRIES[0], seeds=1)], 10, Folder(tmp_path / "out"), lambda line: None
+    )  # prepares the data
     _, failed, *_ = (run for runs in campaign_runs(plans_of(campaign, ENTRIES), ENTRIES).values() for run in runs)
     Store(campaign.store).write_failure(failed, "it diverged")
     monkeypatch.setattr(slices, "run_in_pool", lambda *_: {})
-    run_slice(campaign, ENTRIES, 10, tmp_path / "out", lambda line: None)
+    run_slice(campaign, ENTRIES, 10, Folder(tmp_path / "out"), lambda line: None)
     assert Store(campaign.store).failure(failed) == "it diverged"
 
 
@@ -284,7 +323,7 @@ if __name__ == "__main__":
     local = LocalSettings(device="cpu", workers=1, checkpoint_minutes=0.02)
     settings = Settings("tiny", {"table5": 1}, store=Path("store"), data_folder=Path("data"), local=local)
     entries = [campaign.Entry("tiny", ("table5",), ("X-MobileNet-0.5-2",))]
-    slices.run_slice(settings, entries, 5, Path("out"), lambda line: print(line, flush=True))
+    slices.run_slice(settings, entries, 5, slices.Folder(Path("out")), lambda line: print(line, flush=True))
 """
 
 

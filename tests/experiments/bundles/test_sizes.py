@@ -14,6 +14,7 @@ from experiments.bundles.exporting import NothingToExport, export_runs
 from experiments.bundles.format import check_bundle
 from experiments.bundles.importing import import_bundles
 from experiments.bundles.joining import joined
+from experiments.bundles.packings import files_of_packings
 from tests.experiments.bundles.conftest import RUNS, begin, contents, finish
 from xnets.errors import XNetsError
 
@@ -58,7 +59,7 @@ def test_what_does_not_fit_into_so_many_files_is_left_out(tmp_path, there):
     finished, under_way, files, left_out = packed(max_files=2)
     assert (finished, under_way, files) == (2, 1, 1)
     no_room = "files of 0.5 MiB have no room left for it: say --max-files"
-    assert left_out == [f"{RUNS[1].label}: 2 {no_room} 3 or more, or --workers 1 to have one run under way at a time."]
+    assert left_out == [f"{RUNS[1].label}: 2 {no_room} 3 or more."]
     assert packed(max_files=3)[:2] == (2, 2), "as it says"
     (there.folder(RUNS[0]) / "checkpoint.pt").write_bytes(bytes(int(0.47 * 2**20)))
     assert packed(max_files=3)[:3] == (2, 1, 3)
@@ -152,7 +153,8 @@ def packed(tmp_path, there):
 
     def pack(epochs):
         begin(there, RUNS[1], epochs, 0, random.Random(epochs).randbytes(int(1.2 * 2**20)))
-        files = slices._pack(there, RUNS, tmp_path / "out", 0.5, 8, live=False).files
+        folder = slices.Folder(out := tmp_path / "out", 0.5, 8, there=files_of_packings(out))
+        files = folder.pack(there, RUNS, live=False).files
         assert [path.name[-5:] for path in files] == [".1of3", ".2of3", ".3of3"]
         return files
 

@@ -7,7 +7,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.timing import clock
-from xnets.layers.direct import AVAILABLE
+from xnets.layers.direct import missing
 from xnets.layers.direct.ir import Function
 
 # Convolutions and products of matrices, as torch's profiler calls them.
@@ -33,7 +33,7 @@ def multiply_adds_per_second() -> float:
     n = 1536
     a, b, c = (torch.randn(n, n) for _ in range(3))
     product = n**3 / best_seconds(lambda: torch.mm(a, b, out=c))
-    if not AVAILABLE:
+    if missing():
         return product
     from xnets.layers.direct.jit import compiled, vector_width
     from xnets.layers.direct.threads import in_parallel

@@ -5,9 +5,9 @@ import torch
 
 from tests.xnets import layer_cases
 from tests.xnets.layer_cases import SAME
-from xnets.layers.direct import AVAILABLE, DirectKernel, why_not
+from xnets.layers.direct import DirectKernel, missing, why_not
 
-needs_llvmlite = pytest.mark.skipif(not AVAILABLE, reason="llvmlite is not installed")
+needs_llvmlite = pytest.mark.skipif(missing() != "", reason="no llvmlite")
 
 
 def problem(n_in, rows, block, degree, window, batch, size, seed=0, double=False, stride=1):

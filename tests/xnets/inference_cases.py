@@ -11,7 +11,7 @@ from xnets.inference.fold import fold
 from xnets.inference.graph import traced
 from xnets.inference.plan import Plan
 from xnets.inference.weights import why_dense
-from xnets.layers.direct import AVAILABLE
+from xnets.layers.direct import missing
 
 # name: (image size, arguments of build)
 NETWORKS = {
@@ -50,7 +50,7 @@ def plans(model, example):
     fold(network)
     layers = {n for n in network.nodes if n.weights is not None and not why_dense(n.weights)}
     found = [Plan(network, set()), Plan(network, set(), channels_last=True)]
-    return [*found, Plan(network, layers)] if AVAILABLE else found
+    return [*found, Plan(network, layers)] if not missing() else found
 
 
 def for_inference_direct(model, x):

@@ -15,7 +15,7 @@ from xnets.cli import main
 from xnets.explain import explain
 from xnets.layers import KERNELS, choice, kernels
 from xnets.layers.choice import Choice, choose
-from xnets.layers.direct import AVAILABLE
+from xnets.layers.direct import missing
 from xnets.layers.kernels import DenseKernel
 from xnets.layers.timings import Timings, cache_folder
 
@@ -223,7 +223,7 @@ def test_an_unknown_kernel_is_named_with_those_there_are(say):
     assert choice.kernel_in_force() == "auto"
 
 
-@pytest.mark.skipif(not AVAILABLE, reason="llvmlite is not installed")
+@pytest.mark.skipif(missing() != "", reason="no llvmlite")
 def test_compiled_networks_take_the_likely_fastest(monkeypatch):
     monkeypatch.setattr(choice, "measure", lambda *args: pytest.fail("measured"))
     layer, x = layer_and_image()
@@ -272,7 +272,7 @@ def test_explain_refuses_in_a_sentence(wrong, capsys):
     assert "Traceback" not in said
 
 
-@pytest.mark.skipif(not AVAILABLE, reason="llvmlite is not installed")
+@pytest.mark.skipif(missing() != "", reason="no llvmlite")
 def test_an_epoch_trained_by_the_direct_and_by_the_dense_kernel_agrees(digits):
     """Without batch norms, whose constant channels in the digits would blow rounding up."""
     split = digits.split("train")

@@ -1,8 +1,10 @@
 """The direct kernels inside PyTorch: its modes, compiler, transforms and threads; what is left to the dense kernel."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -337,20 +339,32 @@ def test_everything_else_is_the_dense_kernels_and_says_why():
     torch.testing.assert_close(layer(x[:, :5, 0, 0]), layer.to_dense()(x[:, :5, 0, 0]))
 
 
-def test_without_llvmlite_layers_are_dense_and_explain_says_so():
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("raise ModuleNotFoundError(name='llvmlite')", "is not installed"),
+        ("raise OSError('libllvmlite.so: cannot open shared object file')", "does not load (OSError)"),
+        ("", "is not installed"),  # a folder of that name, or a package without its binding
+    ],
+)
+def test_without_llvmlite_layers_are_dense_and_explain_says_so(tmp_path, content, why):
+    (tmp_path / "llvmlite").mkdir()
+    (tmp_path / "llvmlite" / "__init__.py").write_text(content)
     script = """
-import sys
-sys.modules["llvmlite"] = None
 import torch, xnets
 from xnets.cli import main
 x = torch.ones(1, 4)
 for kernel in ("direct", "auto"):
     layer = xnets.ExpanderLinear(4, 4, degree=2, kernel=kernel)
     assert torch.equal(layer(x), layer.to_dense()(x))
+norm = xnets.for_training(torch.nn.BatchNorm2d(64))
+maps = torch.randn(4, 64, 16, 16)
+torch.testing.assert_close(norm(maps), torch.nn.BatchNorm2d(64)(maps))
 main(["explain", "X-VGG16-2", "--batch", "2"])
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stdout.splitlines() if "features" in line]
     assert said
-    assert all("dense" in line and "direct llvmlite is not installed" in line for line in said)
+    assert all("dense" in line and f"direct llvmlite {why}" in line for line in said)

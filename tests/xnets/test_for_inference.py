@@ -15,7 +15,7 @@ from tests.xnets.direct_cases import needs_llvmlite
 from tests.xnets.inference_cases import assert_same, built, for_inference_direct, output
 from xnets import ExpanderConv2d, XNetsError, for_inference
 from xnets.inference import choose
-from xnets.layers.direct import AVAILABLE
+from xnets.layers.direct import missing
 
 
 def test_public_call():
@@ -75,7 +75,7 @@ def test_layers_left_as_they_are():
 
 def test_autocast_is_not_followed():
     model, x = built("X-ResNet-2-50")
-    for network in (for_inference(model, x), *([for_inference_direct(model, x)] if AVAILABLE else [])):
+    for network in (for_inference(model, x), *([for_inference_direct(model, x)] if not missing() else [])):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             mine = network(x)
         assert mine.dtype == torch.float32

@@ -11,7 +11,7 @@ from xnets.errors import XNetsError
 from xnets.inference.choose import Choice, choose
 from xnets.inference.fold import fold
 from xnets.inference.graph import traced
-from xnets.layers.direct import AVAILABLE
+from xnets.layers.direct import missing
 from xnets.layers.expander import ExpanderLayer
 
 
@@ -142,4 +142,4 @@ def _why_not(example: Tensor) -> str:
         return f"the direct kernels are for a CPU, not {example.device.type}"
     if example.dtype != torch.float32:
         return f"the direct kernels are for float32, not {example.dtype}"
-    return "" if AVAILABLE else "llvmlite is not installed"
+    return missing()

@@ -213,12 +213,10 @@ class Plan:
 
 def lanes_for(images: int) -> int:
     """Lanes of the next block: the vector's, or fewer for the last few images."""
-    from xnets.layers.direct import AVAILABLE
+    from xnets.layers.direct.jit import missing, vector_width
 
-    if not AVAILABLE:
+    if missing():
         return 4
-    from xnets.layers.direct.jit import vector_width
-
     return min(vector_width(), max(4, 1 << (images - 1).bit_length()))
 
 

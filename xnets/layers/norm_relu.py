@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from xnets.layers.choice import kernel_in_force
 from xnets.layers.convert import replaced
-from xnets.layers.direct import AVAILABLE, MOST
+from xnets.layers.direct import MOST, missing
 from xnets.layers.kernels import is_transformed
 
 SMALL = 16_384  # numbers below which the call itself is what takes time
@@ -57,8 +57,6 @@ class NormReLU(nn.Module):
         """Why torch's operators compute this batch, in a few words; "" if ours do."""
         if kernel_in_force() not in ("auto", "direct"):
             return f"kernel {kernel_in_force()!r} is in force"
-        if not AVAILABLE:
-            return "llvmlite is not installed"
         if {x.device.type, self.weight.device.type} != {"cpu"}:
             return f"only on a CPU, not on {x.device.type}"
         if x.dim() != 4 or x.shape[1] != self.num_features:
@@ -71,7 +69,7 @@ class NormReLU(nn.Module):
             return "not for small, very large or constant batches"
         if is_transformed() or torch.compiler.is_compiling():
             return "not under torch.compile, torch.func, forward-mode gradients or torch.jit.trace"
-        return ""
+        return missing()
 
     def extra_repr(self) -> str:
         """Shown when the module is printed."""

@@ -1,23 +1,17 @@
 """Kernels for CPUs that take the sparse graph as it is: compiled for the machine at run time, by llvmlite.
 
-AVAILABLE says whether llvmlite is installed (`pip install xnets[fast]`); without it they refuse every layer. They are
-for 1x1 and 3x3 convolutions of stride 1 or 2 whose padding keeps the image's size (or halves it), and for linear
-layers, in float32, or bfloat16 that is computed in float32; everything else is the dense kernel's.
+They need llvmlite (`pip install xnets[fast]`); `missing` says whether it is there, and without it they refuse every
+layer. They are for 1x1 and 3x3 convolutions of stride 1 or 2 whose padding keeps the image's size (or halves it), and
+for linear layers, in float32, or bfloat16 that is computed in float32; everything else is the dense kernel's.
 """
-
-import importlib.util
 
 import torch
 from torch import Tensor
 
-from xnets.layers.direct.jit import vector_width
+from xnets.layers.direct.jit import missing, vector_width
 from xnets.layers.direct.op import direct
 from xnets.layers.kernels import Convolution, Edges, is_transformed
 
-try:
-    AVAILABLE = importlib.util.find_spec("llvmlite") is not None
-except ValueError:  # a module masked by None has no spec
-    AVAILABLE = False
 MOST = 2**31  # positions are int32
 
 
@@ -47,20 +41,20 @@ class DirectKernel:
 
 def vectors_here() -> str:
     """What the kernels are compiled for on this machine, in words."""
-    if not AVAILABLE:
-        return "no direct kernels: llvmlite is not installed"
+    if missing():
+        return f"no direct kernels: {missing()}"
     names = {16: "AVX-512", 8: "AVX2"}
     return f"direct kernels of {vector_width()} floats a vector ({names.get(vector_width(), 'any 64-bit CPU')})"
 
 
 def why_not(x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None = None) -> str:
     """Why DirectKernel cannot compute this layer; "" if it can."""
-    if not AVAILABLE:
-        return "llvmlite is not installed"
     if x.device.type != "cpu" or weight.device.type != "cpu":
         return f"only on a CPU, not on {x.device.type}"
     if is_transformed():
         return "not under torch.func, forward-mode gradients or torch.jit.trace"
+    if missing():
+        return missing()
     dtypes = {_cast(x.dtype), _cast(weight.dtype)}
     if dtypes not in ({torch.float32}, {torch.bfloat16}):
         return f"only float32 or bfloat16, not {' with '.join(sorted(str(t).removeprefix('torch.') for t in dtypes))}"

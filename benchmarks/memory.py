@@ -1,36 +1,41 @@
 """Memory of training: `make bench`, or python -m benchmarks.memory. Writes benchmarks/memory.csv.
 
-For each network, dense, with the authors' masked layers, and as an X-Net by "auto": the bytes of its parameters,
-gradients, momenta and buffers (graphs, masks, norms), and by how much two training steps raise a fresh process's
-largest resident set. Large blocks go back to the system when they are freed (MALLOC_MMAP_THRESHOLD_), so that it is
-what the step needs and not how glibc cuts it up.
+For each network, dense, with the authors' masked layers, and as an X-Net by "auto", all measured: the bytes of its
+parameters, gradients and momenta, of its buffers (graphs, masks, norms) and of what kernels keep of the graphs beside
+them (tables), and by how much two training steps raise a fresh process's largest resident set. Large blocks go back to
+the system when they are freed (MALLOC_MMAP_THRESHOLD_), so that it is what the step needs and not how glibc cuts it up.
 """
 
 import argparse
+import gc
 import json
 import os
 import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.networks import BATCHES
 from benchmarks.records import write_rows
 
+if TYPE_CHECKING:
+    import torch
+
 CSV = Path(__file__).with_suffix(".csv")
-COLUMNS = ["machine", "network", "batch", "method", "parameters", "state_mb", "buffers_mb", "step_peak_mb"]
+COLUMNS = ["machine", "network", "batch", "method", "parameters", "state_mb", "buffers_mb", "tables_mb", "step_peak_mb"]
 METHODS = ("dense", "masked", "X")
 
 
 def measure(name: str, method: str) -> list[object]:
-    """In this process: parameters, MB of parameters + gradients + momenta, MB of buffers, MB the steps add at most."""
+    """In this process: parameters, and in MB what COLUMNS says."""
     import torch
+    import torch.nn.functional as F
 
     from benchmarks.baselines import masked_twin
-    from benchmarks.networks import training_step
-    from xnets import ExpanderConv2d
+    from xnets import ExpanderConv2d, kernels
     from xnets.models import build, parse_name
 
     torch.set_num_threads(1)
@@ -43,13 +48,36 @@ def measure(name: str, method: str) -> list[object]:
     model = build(parsed.dense_twin if method == "dense" else name)
     model = masked_twin(model) if method == "masked" else model
     x = torch.randn(BATCHES[name], 3, parsed.image_size, parsed.image_size)
-    step = training_step(model, x, "auto" if method == "X" else "dense")
-    step()
-    step()
+    labels = torch.zeros(len(x), dtype=torch.long)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-6, momentum=0.9, weight_decay=1e-4, fused=True)
+    for _ in range(2):  # as networks.training_step does
+        optimizer.zero_grad(set_to_none=True)
+        with kernels("auto" if method == "X" else "dense"):
+            F.cross_entropy(model(x), labels).backward()
+        optimizer.step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 - before
-    parameters = sum(p.numel() for p in model.parameters())
-    buffers = sum(b.numel() * b.element_size() for b in model.buffers()) / 1e6
-    return [parameters, f"{3 * 4 * parameters / 1e6:.2f}", f"{buffers:.2f}", f"{peak:.0f}"]
+    parameters = list(model.parameters())
+    momenta = [
+        value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
+    ]
+    state = [*parameters, *(p.grad for p in parameters), *momenta]
+    buffers = list(model.buffers())
+    tables = [found for found in _tensors() if found.dtype in (torch.int32, torch.int64) and found is not labels]
+    sizes = [_megabytes(state), _megabytes(buffers), _megabytes(tables, but=buffers), peak]
+    return [sum(p.numel() for p in parameters), *(f"{size:.2f}" for size in sizes[:3]), f"{peak:.0f}"]
+
+
+def _tensors() -> list["torch.Tensor"]:
+    """All that this process has."""
+    import torch
+
+    return [found for found in gc.get_objects() if isinstance(found, torch.Tensor)]
+
+
+def _megabytes(tensors: list["torch.Tensor"], but: Sequence["torch.Tensor"] = ()) -> float:
+    """Of their memory, each piece of it counted once, and not that of others."""
+    sizes = {tensor.data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(size for place, size in sizes.items() if place not in {other.data_ptr() for other in but}) / 1e6
 
 
 def _resident() -> float:

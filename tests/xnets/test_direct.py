@@ -90,10 +90,10 @@ def test_few_images_are_cut_into_pieces(size, batch):
 @pytest.mark.parametrize("window", [3, 1, 0])
 @pytest.mark.parametrize("block", [2, 3, 4, 5, 8])
 def test_blocks_of_outputs_that_share_their_inputs(block, window, monkeypatch):
-    from xnets.layers.direct import run
+    from xnets.layers.direct import run_pointwise
 
     assert_right(problem(50, 6, block, 12, window, 5, (9, 8)))
-    monkeypatch.setattr(run, "CACHE", 1000)
+    monkeypatch.setattr(run_pointwise, "CACHE", 1000)
     assert_right(problem(50, 6, block, 12, window, 70, (5, 5), double=True))
     x, weight, edges, upstream = problem(50, 6, block, 12, window, 5, (6, 5))
     assert_right((x, weight, edges._replace(index=edges.index.flip(1)), upstream))
@@ -163,12 +163,12 @@ def test_narrower_vectors(width, features, monkeypatch):
 @pytest.mark.parametrize("sharing", [0, 1000])
 @pytest.mark.parametrize("name", ["whole map", "bands taller than the rest of the map", "linear, many tiles"])
 def test_work_in_pieces_that_fit_small_caches(name, sharing, monkeypatch):
-    from xnets.layers.direct import run
+    from xnets.layers.direct import run_pointwise, run_window
 
-    monkeypatch.setattr(run, "AT_ONCE", 1)
-    monkeypatch.setattr(run, "CACHE", 4000)
-    monkeypatch.setattr(run, "NEAR", 500)
-    monkeypatch.setattr(run, "SHARING", sharing)
+    monkeypatch.setattr(run_window, "AT_ONCE", 1)
+    monkeypatch.setattr(run_pointwise, "CACHE", 4000)
+    monkeypatch.setattr(run_pointwise, "NEAR", 500)
+    monkeypatch.setattr(run_pointwise, "SHARING", sharing)
     n_in, rows, degree, window, _, size = CORNERS[name]
     assert_right(problem(n_in, rows, 1, degree, window, 70, size))
     assert_right(problem(n_in, rows, 1, degree, window, 70, size, double=True))

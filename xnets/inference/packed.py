@@ -13,12 +13,11 @@ from xnets.inference.weights import Weights
 from xnets.layers.direct import blocked
 from xnets.layers.direct.adjacency import group_rows
 from xnets.layers.direct.jit import compiled, vector_width
-from xnets.layers.direct.run import CACHE
-from xnets.layers.direct.threads import addresses, in_parallel, parts, threads_for
+from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, threads_for
 
 SIDE = 4  # tiles of a strip
 STRIP = 96 * 1024  # floats of a strip's input
-SHARING = 12  # as direct.run.SHARING; but here weights are sorted once and for all, so that grouping pays for longer
+SHARING = 12  # as run_pointwise.SHARING; but here weights are sorted once and for all, and grouping pays for longer
 
 
 class Pack(Step):

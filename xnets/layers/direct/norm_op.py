@@ -10,9 +10,8 @@ from torch import Tensor
 
 from xnets.layers.direct import norms, norms_last
 from xnets.layers.direct.jit import compiled, vector_width
-from xnets.layers.direct.run import CACHE
 from xnets.layers.direct.scratch import scratch
-from xnets.layers.direct.threads import addresses, in_parallel, parts, threads_for
+from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, threads_for
 
 Normed = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # y, and of each channel what `norm` says
 

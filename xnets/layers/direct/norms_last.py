@@ -8,6 +8,7 @@ the number of threads, so that it changes no bit. `moments` is (slices, 2, padde
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from xnets.layers.direct.ir import Function
 from xnets.layers.direct.norms import CHANNEL, median, statistics, through
@@ -31,22 +32,15 @@ def forward_moments(channels: int, width: int) -> Function:
     """Sums of deviations from each channel's origin, and of their squares, for slices [s0, s1)."""
     code = Function("norm_moments", ["x", "moments"], ["s0", "s1", "rows"], width)
 
-    def add(pieces: list[Piece], first: str, stop: str) -> list[list[str]]:
-        kind, test = code.vector, f"<{width} x i1>"
-        origins = [
-            median(code, *(_load(code, row, *piece) for row in _some_rows(code, channels)), kind, test)
-            for piece in pieces
-        ]
-        sums, squares = [[code.zero() for _ in pieces] for _ in range(2)]
-        with code.loop(first, stop) as r:
-            row = code.at("%x", code.mul(r, channels))
-            for (c, mask), origin, total, square in zip(pieces, origins, sums, squares, strict=True):
-                deviation = code.minus(_load(code, row, c, mask), origin)
-                total.set(code.plus(total.get(), deviation))
-                square.set(code.fma(deviation, deviation, square.get()))
-        return [[total.get() for total in totals] for totals in (sums, squares)]
+    def origin(piece: Piece) -> str:
+        some = (_load(code, row, *piece) for row in _some_rows(code, channels))
+        return median(code, *some, code.vector, f"<{width} x i1>")
 
-    _sum_slices(code, channels, add)
+    def both(r: str, piece: Piece, origin: str) -> tuple[str, str]:
+        deviation = code.minus(_load(code, code.at("%x", code.mul(r, channels)), *piece), origin)
+        return deviation, deviation
+
+    _sum_slices(code, channels, origin, both)
     return code
 
 
@@ -87,17 +81,13 @@ def backward_moments(channels: int, relu: bool, width: int) -> Function:
     pointers = ["x", "dy", "mean", "scale", "shift", "moments"]
     code = Function("norm_backward_moments", pointers, ["s0", "s1", "rows"], width)
 
-    def add(pieces: list[Piece], first: str, stop: str) -> list[list[str]]:
-        known = [_constants(code, piece, "mean", "scale", "shift") for piece in pieces]
-        sums, products = [[code.zero() for _ in pieces] for _ in range(2)]
-        with code.loop(first, stop) as r:
-            for piece, constants, total, product in zip(pieces, known, sums, products, strict=True):
-                deviation, dy = _let_through(code, channels, r, piece, constants, relu)
-                total.set(code.plus(total.get(), dy))
-                product.set(code.fma(deviation, dy, product.get()))
-        return [[total.get() for total in totals] for totals in (sums, products)]
+    def constants(piece: Piece) -> list[str]:
+        return _constants(code, piece, "mean", "scale", "shift")
 
-    _sum_slices(code, channels, add)
+    def both(r: str, piece: Piece, constants: list[str]) -> tuple[str, str]:
+        return _let_through(code, channels, r, piece, constants, relu)
+
+    _sum_slices(code, channels, constants, both)
     return code
 
 
@@ -148,8 +138,11 @@ def _pieces(code: Function, channels: int) -> Iterator[list[Piece]]:
         yield [(c, code.mask(channels - c) if channels - c < width else None) for c in left]
 
 
-def _sum_slices(code: Function, channels: int, add: Callable[[list[Piece], str, str], list[list[str]]]) -> None:
-    """moments of slices [s0, s1): what `add` finds for some channels in each block."""
+def _sum_slices(
+    code: Function, channels: int, constants: Callable[[Piece], Any],
+    both: Callable[[str, Piece, Any], tuple[str, str]],
+) -> None:  # fmt: skip
+    """moments of slices [s0, s1): sums of q, and of p times q, where (p, q) = both(row, piece, constants(piece))."""
     kind, stride = f"<{code.width} x double>", padded(channels, code.width)
     with code.loop("%s0", "%s1") as s:
         moments = code.at("%moments", code.mul(s, 2 * stride), "double")
@@ -158,10 +151,17 @@ def _sum_slices(code: Function, channels: int, add: Callable[[list[Piece], str, 
         start = code.mul(s, SLICE)
         with _blocks(code, start, code.least(code.add(start, SLICE), "%rows")) as (first, stop):
             for pieces in _pieces(code, channels):
-                for moment, totals in enumerate(add(pieces, first, stop)):
+                known = [constants(piece) for piece in pieces]
+                sums, products = [[code.zero() for _ in pieces] for _ in range(2)]
+                with code.loop(first, stop) as r:
+                    for piece, mine, total, product in zip(pieces, known, sums, products, strict=True):
+                        p, q = both(r, piece, mine)
+                        total.set(code.plus(total.get(), q))
+                        product.set(code.fma(p, q, product.get()))
+                for moment, totals in enumerate((sums, products)):
                     for (c, _), total in zip(pieces, totals, strict=True):
                         there = code.at(moments, code.add(c, moment * stride), "double")
-                        code.add_to_doubles(total, there)
+                        code.add_to_doubles(total.get(), there)
 
 
 def _totals(code: Function, channels: int, c: str) -> list[str]:

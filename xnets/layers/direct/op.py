@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from xnets.layers.direct import run
 from xnets.layers.direct.adjacency import adjacency_of
+from xnets.layers.direct.run_pointwise import Columns, pointwise_product, pointwise_weight_gradient
+from xnets.layers.direct.run_window import window_product, window_weight_gradient
 from xnets.layers.kernels import owned
 
 
@@ -24,9 +25,9 @@ def direct(x: Tensor, weight: Tensor, index: Tensor, stride: int = 1) -> Tensor:
     adjacency = adjacency_of(index, x.shape[1], weight.shape[0])
     size, weight = _size(x, stride), weight.contiguous()
     if weight.shape[2:] == (3, 3):
-        y = run.window_product(x.contiguous(), weight, adjacency, False, size, stride)
+        y = window_product(x.contiguous(), weight, adjacency, False, size, stride)
         return _laid_out(y.to(dtype), _layout(x))
-    y = run.pointwise_product(_columns(_seen(x, stride), _layout(x)), weight, adjacency, False)
+    y = pointwise_product(_columns(_seen(x, stride), _layout(x)), weight, adjacency, False)
     return _from_columns(y, x.shape[0], size).to(dtype)
 
 
@@ -39,9 +40,9 @@ def direct_input_gradient(
     adjacency = adjacency_of(index, size[0], weight.shape[0])
     layout, weight = torch.channels_last if last else torch.contiguous_format, weight.contiguous()
     if weight.shape[2:] == (3, 3):
-        dx = run.window_product(dy.contiguous(), weight, adjacency, True, tuple(size[1:]), stride)
+        dx = window_product(dy.contiguous(), weight, adjacency, True, tuple(size[1:]), stride)
         return _laid_out(dx.to(dtype), layout)
-    y = run.pointwise_product(_columns(dy, layout), weight, adjacency, True)
+    y = pointwise_product(_columns(dy, layout), weight, adjacency, True)
     dx = _from_columns(y, dy.shape[0], dy.shape[2:]).to(dtype)
     if stride == 1:
         return dx
@@ -56,9 +57,9 @@ def direct_weight_gradient(dy: Tensor, x: Tensor, index: Tensor, window: list[in
     dtype, dy, x = x.dtype, dy.float(), x.float()
     adjacency = adjacency_of(index, x.shape[1], dy.shape[1])
     if window == [3, 3]:
-        return run.window_weight_gradient(dy.contiguous(), x.contiguous(), adjacency, stride).to(dtype)
+        return window_weight_gradient(dy.contiguous(), x.contiguous(), adjacency, stride).to(dtype)
     columns = _columns(dy, _layout(x)), _columns(_seen(x, stride), _layout(x))
-    return owned(run.pointwise_weight_gradient(*columns, adjacency).view(*adjacency.index.shape, *window)).to(dtype)
+    return owned(pointwise_weight_gradient(*columns, adjacency).view(*adjacency.index.shape, *window)).to(dtype)
 
 
 def _size(x: Tensor, stride: int) -> tuple[int, ...]:
@@ -82,17 +83,17 @@ def _seen(x: Tensor, stride: int) -> Tensor:
     return x if stride == 1 else x[:, :, ::stride, ::stride]
 
 
-def _columns(x: Tensor, layout: torch.memory_format) -> run.Columns:
+def _columns(x: Tensor, layout: torch.memory_format) -> Columns:
     """Of an image (N, C, H, W) in that layout, or of a batch (N, C)."""
     if x.dim() == 2:
-        return run.Columns(x.contiguous(), True)
+        return Columns(x.contiguous(), True)
     x = _laid_out(x, layout)
     if layout == torch.channels_last:
-        return run.Columns(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]), True)
-    return run.Columns(x.flatten(2), False)
+        return Columns(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]), True)
+    return Columns(x.flatten(2), False)
 
 
-def _from_columns(y: run.Columns, images: int, size: tuple[int, ...]) -> Tensor:
+def _from_columns(y: Columns, images: int, size: tuple[int, ...]) -> Tensor:
     """(images, C, *size)."""
     if y.last and size:
         return owned(y.values.view(images, *size, y.channels).permute(0, 3, 1, 2))

@@ -22,6 +22,14 @@ def scratch(floats: int, pieces: int = 1) -> Iterator[list[int]]:
     _give_back(taken)  # not after an exception: a thread may be writing there still
 
 
+@contextlib.contextmanager
+def rooms_for(pieces: list[tuple], *floats: int) -> Iterator[list[tuple[tuple[int, ...], tuple]]]:
+    """Each piece with scratch of its own: addresses of as many floats as are named."""
+    with contextlib.ExitStack() as stack:
+        rooms = [stack.enter_context(scratch(n, len(pieces))) for n in floats]
+        yield list(zip(zip(*rooms, strict=True), pieces, strict=True))
+
+
 def _take(floats: int) -> Tensor:
     global _used, _most
     with _lock.now:

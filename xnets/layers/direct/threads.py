@@ -15,6 +15,7 @@ from torch import Tensor
 from xnets.layers.direct.ir import Function
 from xnets.layers.direct.jit import compiled
 
+CACHE = 128 * 1024  # floats that shall stay in a core's second-level cache: half of its 1 MiB
 SMALL = 2_000_000  # multiply-adds that are done before another thread would have woken up
 TEAMS = ("libgomp", "libiomp5", "libomp")  # OpenMP's libraries
 _pools: dict[int, ThreadPoolExecutor] = {}

@@ -1,162 +1,24 @@
-"""Runs the compiled kernels on tensors: chooses tiles, allocates scratch, splits the work among threads.
+"""Runs the compiled kernels of 3x3 convolutions: chooses how images are packed, splits the work among threads.
 
 Each output is summed by one thread in an order that depends on shapes alone, so results do not depend on the number
 of threads.
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xnets.layers.direct import pointwise, segments, shared, window
+from xnets.layers.direct import window
 from xnets.layers.direct.adjacency import Adjacency
 from xnets.layers.direct.jit import compiled, vector_width
-from xnets.layers.direct.scratch import scratch
+from xnets.layers.direct.scratch import rooms_for, scratch
 from xnets.layers.direct.threads import address_of, addresses, in_parallel, parts, threads_for
 
-CACHE = 128 * 1024  # floats of input that shall stay in the second-level cache: half of its 1 MiB
 AT_ONCE = 4 * 1024 * 1024  # floats of packed inputs and outputs: 16 MiB
-SHARING = 6  # from this compression on, four outputs share too few inputs for grouping to pay
-UNDER_TILE = 192 * 1024  # floats of packed images under one tile of a window product: three quarters of that cache
-NEAR = 16 * 1024  # floats of input that shall stay close to the core
-
-
-class Columns(NamedTuple):
-    """What 1x1 convolutions and linear layers take and give: `values` (N, channels, pixels), or, with channels `last`,
-    (columns, channels), a column being a pixel of an image or a row of a batch."""
-
-    values: Tensor
-    last: bool
-
-    @property
-    def channels(self) -> int:
-        """Floats of a column."""
-        return self.values.shape[1]
-
-    @property
-    def count(self) -> int:
-        """Of columns."""
-        return self.values.numel() // self.channels
-
-    @property
-    def pixels(self) -> int:
-        """Of an image."""
-        return self.count if self.last else self.values.shape[2]
-
-    def like(self, channels: int) -> "Columns":
-        """The same with other channels, not set yet."""
-        return Columns(self.values.new_empty(self.values.shape[0], channels, *self.values.shape[2:]), self.last)
-
-
-def pointwise_product(x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool) -> Columns:
-    """x with the columns of the matrix for channels -> the same with its rows; n_out x n_in, or its transpose."""
-    n, columns, width = x.channels, x.count, vector_width()
-    rows = adjacency.n_in if transposed else adjacency.n_out
-    tile = min(4, -(-columns // width)) * width
-    threads = threads_for(weight.numel() * columns)
-    y = x.like(rows)
-    group = 1 if transposed else max(g for g in (1, 2, 3, 4) if adjacency.block % g == 0)
-    if group > 1:
-        _shared(x, weight.view(-1), adjacency, group, y, tile, threads)
-        return y
-    # the sums of four outputs at once load less, if the inputs stay in the cache
-    shares = weight.numel() * SHARING > rows * n and n * tile <= CACHE
-    multiply = _grouped if shares else _segmented
-    multiply(x, weight.view(-1), adjacency, transposed, y, tile, threads)
-    return y
-
-
-def _shared(x: Columns, weight: Tensor, adjacency: Adjacency, group: int, y: Columns, tile: int, threads: int) -> None:
-    n, rows, width = x.channels, y.channels, vector_width()
-    chunks = min(-(-n * tile // CACHE), n)
-    bounds = adjacency.bounds(False, chunks)
-    sorted_weight = adjacency.rows.sorted(weight)
-    kernel = compiled(shared.forward, group, x.last, tile // width, width)
-    given = addresses(x.values, sorted_weight, adjacency.rows.columns, bounds, y.values)
-    sizes = (n, rows, adjacency.degree, chunks, x.count, x.pixels)
-    pieces = _pieces(-(-x.count // tile), rows // group, threads)
-    with _rooms(pieces, (n + width) * tile, (rows + width) * tile) as rooms:
-        in_parallel(kernel, [(*given, *room, *piece, *sizes) for room, piece in rooms])
-
-
-def _grouped(
-    x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Columns, tile: int, threads: int
-) -> None:
-    n, rows, width, group = x.channels, y.channels, vector_width(), 4
-    tiles, groups = -(-x.count // tile), -(-rows // group)
-    chunks = min(-(-n * tile // CACHE), n)
-    gather = tiles <= 2
-    sparse = adjacency.grouped(transposed, group, chunks)
-    sorted_weight = weight if gather else weight.index_select(0, sparse.order)
-    kernel = compiled(pointwise.forward, group, gather, x.last, tile // width, width)
-    given = addresses(x.values, sorted_weight, sparse.columns, sparse.counts, sparse.where, sparse.order, y.values)
-    sizes = (n, rows, chunks, x.count, x.pixels)
-    with _rooms(_pieces(tiles, groups, threads), (n + width) * tile, (groups * group + width) * tile) as rooms:
-        in_parallel(kernel, [(*given, *room, *piece, *sizes) for room, piece in rooms])
-
-
-def _segmented(
-    x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Columns, tile: int, threads: int
-) -> None:
-    n, rows, width = x.channels, y.channels, vector_width()
-    tiles = -(-x.count // tile)
-    block = min(1024, -(-rows // (threads if tiles < threads else 1)))  # sums of a block stay in the cache
-    cut = adjacency.segments(transposed, NEAR // tile, block)
-    gather = tiles <= 2 and cut.rows.order is not None
-    sorted_weight, order = (weight, cut.rows.order) if gather else (cut.rows.sorted(weight), cut.spans)
-    most = int((cut.spans[..., 1] - cut.spans[..., 0]).max()) if gather else 1
-    kernel = compiled(segments.forward, x.last, tile // width, gather, width)
-    graph = (cut.rows.columns, order, cut.slots, cut.lengths, cut.spans)
-    given = addresses(x.values, sorted_weight, *graph, y.values)
-    sizes = (n, rows, block, cut.chunks, cut.longest, x.count, x.pixels)
-    pieces = _pieces(tiles, -(-rows // block), threads)
-    with _rooms(pieces, (n + width) * tile, (block + width) * tile, most) as rooms:
-        in_parallel(kernel, [(*given, *room, *piece, *sizes) for room, piece in rooms])
-
-
-@contextlib.contextmanager
-def _rooms(pieces: list[tuple], *floats: int) -> Iterator[list[tuple[tuple[int, ...], tuple]]]:
-    """Each piece with scratch of its own: addresses of as many floats as are named."""
-    with contextlib.ExitStack() as stack:
-        rooms = [stack.enter_context(scratch(n, len(pieces))) for n in floats]
-        yield list(zip(zip(*rooms, strict=True), pieces, strict=True))
-
-
-def _pieces(tiles: int, blocks: int, threads: int) -> list[tuple[int, int, int, int]]:
-    """Ranges of tiles and of blocks of rows, one for each thread."""
-    if tiles >= threads:
-        return [(*part, 0, blocks) for part in parts(tiles, threads)]
-    return [(0, tiles, *part) for part in parts(blocks, threads)]
-
-
-def pointwise_weight_gradient(dy: Columns, x: Columns, adjacency: Adjacency) -> Tensor:
-    """Of columns in one layout -> (n_out, D)."""
-    n_in, columns, width = x.channels, x.count, vector_width()
-    n_out, degree = adjacency.index.shape
-    vectors = min(8, -(-columns // width))
-    tile = vectors * width
-    # few inputs at a time, but several of each output
-    chunk = max(NEAR // tile // 2, 24 * n_in // degree)
-    chunks = -(-n_in // chunk)
-    kernel = compiled(pointwise.weight_gradient, x.last, vectors, width)
-    bounds, sparse = adjacency.bounds(False, chunks), adjacency.rows
-    gradient = x.values.new_empty(n_out, degree)
-
-    given = addresses(x.values, dy.values, sparse.columns, bounds, gradient)
-    sizes = (n_in, n_out, chunks, columns, x.pixels)
-    pieces = parts(n_out, threads_for(gradient.numel() * columns))
-    with _rooms(pieces, (n_in + width) * tile, (n_out + width) * tile) as rooms:
-        in_parallel(kernel, [(*given, *room, *piece, *sizes) for room, piece in rooms])
-    if sparse.order is None:
-        return gradient
-    restored = torch.empty_like(gradient)
-    restored.view(-1)[sparse.order] = gradient.view(-1)
-    return restored
+UNDER_TILE = 192 * 1024  # floats of packed images under one tile of a window product: three quarters of a core's cache
 
 
 def is_even(blocks: int, threads: int) -> bool:
@@ -276,8 +138,8 @@ def _windows(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, 
         steps = [address_of(kernel) for kernel in (packing.packer(x.shape[2:], strip), *kernels(strip))]
         sizes = (images, channels, rows, x_image, y_image, chunks)
         strips = (shape.height // strip.height, strip.height, strip.height * shape.width)
-        packed, sums = channels * math.prod(strip.padded) * lanes, rows * strip.sums * lanes
-        with _rooms(parts(blocks, threads), packed, sums) as rooms:
+        packed, sums = packing._replace(shape=strip).floats(channels), rows * strip.sums * lanes
+        with rooms_for(parts(blocks, threads), packed, sums) as rooms:
             in_parallel(
                 whole,
                 [

@@ -19,8 +19,9 @@ nothing in between. A slice ends in bundles; the next one begins with them.
   xnets published add --scale cifar                       once runs are finished: into published/"""
 RUN = """\
 Train down the list until the minutes are nearly over. Runs under way then write their checkpoints, and everything goes
-into bundles of at most --max-mib. A slice that is killed loses at most one checkpoint interval (params.yaml).
-Once all runs are finished its last line is `nothing is left to train`, and it ends with 0."""
+into bundles of at most --max-mib. A slice that is killed loses at most one checkpoint interval (params.yaml), and the
+seconds that packing takes. Once all runs are finished its last line is `nothing is left to train`, and it ends with
+0."""
 
 
 def add_campaign(commands: argparse._SubParsersAction) -> None:
@@ -109,7 +110,8 @@ def _run(args: argparse.Namespace) -> int:
     folder = Folder(args.out, args.max_mib, args.max_files)
     done = run_slice(replace(settings, local=local), entries, args.minutes, folder, say)
     for run, reason in done.failed.items():
-        print(f"{run.label}: {reason}", file=sys.stderr)
+        if reason != STOPPED:  # that the minutes are over is no fault
+            print(f"{run.label}: {reason}", file=sys.stderr)
     for reason in done.packed.left_out:
         print(f"left out: {reason}", file=sys.stderr)
     if not done.packed.files and not done.nothing_left:

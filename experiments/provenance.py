@@ -13,6 +13,9 @@ from xnets.machine import cpu_name
 
 COMMIT_NOTE = Path(__file__).parent.parent / ".commit.json"  # in a copy that slurm.snapshot has made
 PACKAGES = ("xnets", "experiments", "slurm")  # what a run imports
+# They say which runs are wanted, from which images and where; what that changes of a run is in its fingerprint or noted
+# beside it, and `dvc repro` itself writes dvc.lock before it trains.
+NO_CODE = ("params.yaml", "dvc.lock", "experiments/campaign.yaml")
 
 
 def provenance(device: Any) -> dict[str, Any]:
@@ -49,7 +52,8 @@ def slurm_job() -> str | None:
 def commit() -> dict[str, Any]:
     """The git commit of the code, and whether files differ from it; a frozen copy of the code brings a note of it.
 
-    dirty is None where git cannot say. A new module counts as a difference, as an import may have found it.
+    NO_CODE may differ. dirty is None where git cannot say. A new module counts as a difference, as an import may have
+    found it.
     """
     if COMMIT_NOTE.exists():
         return json.loads(COMMIT_NOTE.read_text())
@@ -59,7 +63,8 @@ def commit() -> dict[str, Any]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     try:
-        head, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+        but = [f":(exclude){name}" for name in NO_CODE]
+        head, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no", "--", ".", *but)
         new = git("ls-files", "--others", "--exclude-standard", "--", *(f"{package}/*.py" for package in PACKAGES))
     except FileNotFoundError:  # there is no git
         return {"commit": None, "dirty": None}

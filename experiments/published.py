@@ -85,11 +85,11 @@ def publish(store: Store, runs: Iterable[Run], folder: Path, dirty: bool = False
 def _not_of_a_commit(about: dict[str, Any]) -> str | None:
     """With what code a run was trained that nobody can check out, and what to do first; None if a commit has it.
 
-    A run that went on from a checkpoint was trained by all of its attempts; older ones did not note their code.
+    A run that went on from a checkpoint was trained by all of its attempts.
     """
     if about.get("dirty"):
         return "with uncommitted changes: commit"
-    if any(attempt.get("dirty", False) is not False for attempt in about.get("attempts", [])):
+    if any(attempt.get("dirty") is not False for attempt in about.get("attempts", [])):
         return "with uncommitted changes, or by code of no known commit, in one of its attempts: commit"
     known = about.get("commit") is not None and about.get("dirty") is False
     return None if known else "by code of no known commit: clone the repository with git"

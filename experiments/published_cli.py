@@ -56,15 +56,13 @@ def add_verify(commands: argparse._SubParsersAction) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
+    from experiments.claims import scales_of_claims
     from experiments.plan import plan_of
     from experiments.published import coverage, not_asked_for, published_records, published_scales
     from experiments.settings import read_settings
 
     settings = read_settings()  # first: elsewhere than in the repository there is nothing to speak of
-    scales = published_scales()
-    if not scales:
-        print("Nothing is published yet.")
-    for scale in scales:
+    for scale in dict.fromkeys([*published_scales(), *scales_of_claims()]):
         plan = plan_of(settings, scale)
         print(f"{scale}: {plan.about}")
         records = published_records(plan)

@@ -15,7 +15,7 @@ from experiments.bundles.packings import files_of_packings, held_alone, next_pac
 from experiments.bundles.volumes import clear_folders_in, folder_in
 from experiments.campaign import Entry, campaign_runs, cells_of, plans_of, published_runs
 from experiments.carried import in_order, next_with_room, without_room
-from experiments.local import devices_here, run_in_pool, stop_workers
+from experiments.local import STOPPED, devices_here, run_in_pool, stop_workers
 from experiments.plan import Plan
 from experiments.settings import Settings
 from experiments.stages import ready_data
@@ -163,6 +163,8 @@ def _run_slice(settings: Settings, entries: list[Entry], deadline: float, folder
     def on_event(kind: str, run: Run | None, content: Any) -> None:
         if kind == "start":  # not before: a run that a slice does not come to has still failed in the next
             store.forget_failure(run)
+        if kind == "failed" and content == STOPPED:
+            kind = "stopped"
         if kind == "epoch":
             content = f"epoch {content['epoch'] + 1} of {run.protocol.epochs}, test {content['test_top1']:.2f} %"
         say(" ".join(filter(None, (kind, run.label if run else "", content))))

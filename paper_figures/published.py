@@ -21,6 +21,7 @@ from paper_figures.drawing import save
 from paper_figures.studies import epochs
 from paper_figures.studies.frames import face, study_frame
 from xnets.files import write_text
+from xnets.models.names import parse_name
 
 MADE_BY = "Written by `make published` from published/ and experiments/claims.yaml."
 
@@ -37,6 +38,7 @@ def write_published(settings: Settings, folder: Path) -> None:
         page += ["", f"## Scale {scale}: {plan.about}", "", *_coverage(records[scale], scale)]
         if any(records[scale].values()):
             page += _paper_rows(plan, results_of(records[scale]))
+            page += _runs([record for found in records[scale].values() for record in found])
             for study in read_studies(scale).values():
                 if any(found for cell, found in records[scale].items() if cell.study == study.name):
                     page += _write_study(study, plan, records[scale], folder / f"{scale}-{study.name}")
@@ -106,6 +108,28 @@ def _paper_rows(plan: Plan, results: dict[Cell, list[RunResult]]) -> list[str]:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     return [*heads, *lines] if lines else []
+
+
+def _runs(records: list[Record]) -> list[str]:
+    """Each of them, and with which file it is trained again."""
+    lines = [
+        "",
+        "Each run by itself; `xnets published remake published/SCALE/FILE` trains it again. The commit is that of its "
+        "last attempt; (+ 2): two earlier ones noted none.",
+        "",
+        "| network | graph | init | seeds of graph, training | epochs | top-1 | commit | file |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for _, record in sorted({record.path: record for record in records}.items()):
+        run, about = record.run, record.said["provenance"]
+        unknown = sum("commit" not in attempt for attempt in about.get("attempts", [])[:-1])
+        commit = _short(about["commit"] or "") + (f" (+ {unknown})" if unknown else "")
+        graph = run.model.graph if parse_name(run.model.name).kind == "X" else "–"
+        lines.append(
+            f"| {run.model.name} | {graph} | {run.model.init} | {run.graph_seed}, {run.train_seed} | "
+            f"{run.protocol.epochs} | {record.said['evaluation']['top1']:.2f} | {commit} | {record.path.name} |"
+        )
+    return lines
 
 
 def _percent(value: float | None) -> str:

@@ -46,6 +46,20 @@ def test_changes_and_new_modules_are_dirty_and_results_are_not(code):
     assert noted()["dirty"] is True
 
 
+def test_what_is_wanted_and_what_was_done_is_no_code(code):
+    """docs/campaign.md has one name the images in params.yaml; dvc writes dvc.lock before it trains."""
+    git(code, "init")
+    for name in ("params.yaml", "dvc.lock", "dvc.yaml"):
+        (code / name).write_text("a: 1")
+    git(code, "add", ".")
+    git(code, "commit", "-m", "all")
+    for name in ("params.yaml", "dvc.lock"):
+        (code / name).write_text("a: 2")
+    assert noted()["dirty"] is False
+    (code / "dvc.yaml").write_text("a: 2")
+    assert noted()["dirty"] is True
+
+
 def test_a_copy_without_git_is_not_said_to_be_clean(code, monkeypatch):
     assert noted() == {"commit": None, "dirty": None}
     monkeypatch.setenv("PATH", "")  # nor is there a git to ask

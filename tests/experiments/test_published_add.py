@@ -78,14 +78,17 @@ def test_a_run_of_no_known_commit_is_published_only_if_asked_for(add, tiny_plan,
 
 
 def test_all_attempts_count(store, tiny_plan):
-    """The first with changed code, the last, which finished it, without; what an older version did not note passes."""
-    run, other, _ = tiny_plan.runs()
+    """The first with changed code, or noting none as older versions did; the last, which finished it, without."""
+    run, other, clean = tiny_plan.runs()
     finish(store, run, 50.0, attempts=[{"began": "", "dirty": True}, {"began": "", "dirty": False}])
     finish(store, other, 50.0, attempts=[{"began": ""}, {"began": "", "dirty": False}])
-    with pytest.raises(XNetsError, match=r"with uncommitted changes, or .*, in one of its attempts: commit, delete .*"):
-        publish(store, [run, other], Path("published/tiny"))
-    assert len(publish(store, [other], Path("published/tiny"))[0]) == 1
-    assert len(publish(store, [run, other], Path("published/tiny"), dirty=True)[0]) == 1
+    finish(store, clean, 50.0, attempts=[{"began": "", "dirty": False}, {"began": "", "dirty": False}])
+    for refused in (run, other):
+        with pytest.raises(XNetsError, match=r"with uncommitted changes, or .*, in one of its attempts: commit, del"):
+            publish(store, [clean, refused], Path("published/tiny"))
+    assert not published()
+    assert len(publish(store, [clean], Path("published/tiny"))[0]) == 1
+    assert len(publish(store, [run, other], Path("published/tiny"), dirty=True)[0]) == 2
 
 
 def test_runs_on_other_data_are_not_published_beside_those_there(store, tiny_plan):

@@ -97,6 +97,7 @@ def test_out_of_time_it_packs_checkpoints_and_goes_on_elsewhere(campaign, tmp_pa
     assert 0 < say.asked[0] <= 10 * 60 - slices.RESERVE
     assert (first.packed.finished, first.packed.under_way) == (0, 1)
     ((run, reason),) = first.failed.items()
+    assert say.lines[-1] == f"stopped {run.label} {reason}"
     assert "goes on from its checkpoint" in reason
     epochs = len(Store(campaign.store).history(run))
     assert 3 <= epochs < 2000

@@ -1,5 +1,6 @@
 """docs/published, from made-up runs: verdicts, coverage and figures of what is there, and nothing of what is not."""
 
+import json
 import math
 import re
 
@@ -7,11 +8,11 @@ import pandas as pd
 import pytest
 
 from experiments.plan import plan_of
-from experiments.published import publish
+from experiments.published import publish, read_published
 from experiments.remake import read_notes
 from experiments.store import Store
 from paper_figures.__main__ import main
-from paper_figures.published import _remade
+from paper_figures.published import _remade, _runs
 from tests.made_up import finish
 
 LEVEL = {"random": 55.0, "grouped": 48.0, "grouped-shuffled": 54.5}
@@ -37,6 +38,19 @@ def partly(own, tmp_path):
     return some
 
 
+def test_attempts_that_noted_no_commit_are_counted(own, tmp_path):
+    """But for the last, whose commit the record has."""
+    store = Store(tmp_path / "store")
+    runs = plan_of(own, "cifar-short").cells[0].runs("d" * 64)[:3]
+    attempts = [[{"began": ""}] * 3, [{"began": "", "commit": "c"}, {"began": ""}], []]
+    for run, before in zip(runs, attempts, strict=True):
+        finish(store, run, [50.0] * run.protocol.epochs, attempts=before, commit="0123456789")
+    publish(store, runs, tmp_path / "published" / "cifar-short", dirty=True)
+    found = {record.run: record for record in read_published("cifar-short", tmp_path / "published")}
+    noted = [_runs([found[run]])[-1].split(" | ")[-2] for run in runs]
+    assert noted == ["0123456 (+ 2)", "0123456", "0123456"]
+
+
 def test_the_page_says_what_is_there(partly, tmp_path):
     assert main(["published", "--to", "page"]) == 0
     page = (tmp_path / "page" / "all.md").read_text()
@@ -48,6 +62,16 @@ def test_the_page_says_what_is_there(partly, tmp_path):
     assert claims.loc[("expanders-beat-groups-torch", "cifar-short"), "value"] == pytest.approx(7.0)
     assert set(verdict.xs("cifar", level="scale")) == set(verdict.xs("paper", level="scale")) == {"not tested"}
     assert page.count("**holds**") == list(verdict).count("holds")
+    row = r"^\| (\S+) \| (\S+) \| (\S+) \| (\d), (\d) \| 30 \| ([\d.]+) \| \S+ \| (\S+json) \|$"
+    listed = re.findall(row, page, re.M)
+    assert len(listed) == len(partly)
+    for network, graph, init, graph_seed, train_seed, top1, file in listed:
+        said = json.loads((tmp_path / "published" / "cifar-short" / file).read_text())
+        model = said["run"]["model"]
+        assert (network, init) == (model["name"], model["init"])
+        assert graph == (model["graph"] if network.startswith("X-") else "–")
+        assert (int(graph_seed), int(train_seed)) == (said["run"]["graph_seed"], said["run"]["train_seed"])
+        assert float(top1) == pytest.approx(said["evaluation"]["top1"], abs=0.005)
     runs = pd.read_csv(tmp_path / "page" / "cifar-short-groups-or-expanders.csv")
     assert len(runs) == len(partly)
     curves = pd.read_csv(tmp_path / "page" / "cifar-short-groups-or-expanders-epochs.csv")

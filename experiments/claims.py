@@ -1,7 +1,7 @@
 """The paper's statements on accuracy, as claims.yaml beside this file declares them, and what published runs say."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from experiments.results import RunResult
 from experiments.rows import read_rows
 from experiments.scales import read_scales
 from experiments.settings import Settings, check_keys
+from experiments.statistics import summarise
 from experiments.studies import FACTORS, Study, read_studies
 from experiments.yaml_files import read_yaml
 from xnets.errors import XNetsError
@@ -43,7 +44,8 @@ class Verdict:
 
     n_first, n_second: published runs. value: the difference of the means in points, or the ratio of the sds, with its
     interval low to high (95 %; of "comparable" 90 %, as its test has it); p of the test; detectable: see
-    comparisons.Difference. verdict: "holds", "fails", "undecided" or "not tested", and why in `because`.
+    comparisons.Difference. verdict: "holds", "fails", "undecided" or "not tested", and why in `because`. paired_low,
+    paired_high: of "better", the interval by pairs of runs with equal seeds if all have one; it decides nothing.
     """
 
     claim: Claim
@@ -57,6 +59,8 @@ class Verdict:
     high: float | None = None
     p: float | None = None
     detectable: float | None = None
+    paired_low: float | None = None
+    paired_high: float | None = None
 
 
 @cache
@@ -167,7 +171,18 @@ def _judged(claim: Claim, scale: str, first: list[RunResult], second: list[RunRe
         few = "no runs" if not a and not b else f"{len(a)} and {len(b)} runs"
         return Verdict(**about, verdict="not tested", because=f"{few} published; it takes 2 of each")
     test = {"better": _better, "comparable": _comparable, "spread": _spread}[claim.test]
-    return Verdict(**about, **test(claim, a, b))
+    found = Verdict(**about, **test(claim, a, b))
+    return _with_pairs(found, first, second) if claim.test == "better" else found
+
+
+def _with_pairs(verdict: Verdict, first: list[RunResult], second: list[RunResult]) -> Verdict:
+    """Runs of equal seeds share the order of their images, and where they can their first weights."""
+    mine, others = ({(run.graph_seed, run.train_seed): run.top1 for run in side} for side in (first, second))
+    if mine.keys() != others.keys():
+        return verdict
+    seen = summarise([mine[seeds] - others[seeds] for seeds in mine])
+    because = f"{verdict.because}; by pairs of seeds it is {seen.low:.2f} to {seen.high:.2f}"
+    return replace(verdict, because=because, paired_low=seen.low, paired_high=seen.high)
 
 
 def _better(claim: Claim, a: list[float], b: list[float]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from scipy import stats
 
 from experiments import claims as claims_module
 from experiments.claims import judge, read_claims, scales_of_claims
@@ -113,6 +114,20 @@ def test_verdicts(settings, name, scale, first, second, verdict):
     assert {v.claim.test for v in others} <= {"comparable", "spread"}  # the same two networks, asked something else
     if found[scale].value is not None:
         assert found[scale].low <= found[scale].value <= found[scale].high
+
+
+def test_by_pairs_is_told_and_decides_nothing(settings):
+    """Against scipy; where a run has no counterpart there are no pairs."""
+    first, second = (51.0, 55.0, 53.0), (48.0, 48.5, 45.5)
+    found, _ = verdicts(settings, "cifar-short", "expanders-beat-groups-torch", first, second)
+    verdict = found["cifar-short"]
+    interval = stats.ttest_rel(first, second).confidence_interval(0.95)
+    assert (verdict.paired_low, verdict.paired_high) == pytest.approx(tuple(interval))
+    assert verdict.because.endswith(f"by pairs of seeds it is {interval.low:.2f} to {interval.high:.2f}")
+    assert verdict.verdict == "holds"
+    assert verdict.low == pytest.approx(stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95).low)
+    found, _ = verdicts(settings, "cifar-short", "expanders-beat-groups-torch", first, second[:2])
+    assert found["cifar-short"].paired_low is None
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from xnets.layers.direct.forked import ForkedLock
 
+MOST_GROUPED = 2**15
 AT_ONCE = 2**16  # edges that are grouped at a time
 
 
@@ -77,14 +78,15 @@ class Adjacency:
         return torch.equal(self.index[:: self.block], index)
 
     def grouped(self, transposed: bool, group: int, chunks: int = 1) -> Grouped:
-        """Rows are outputs, or inputs if transposed."""
+        """Rows are outputs, or inputs if transposed; of at most MOST_GROUPED columns, which are int16."""
         key = (transposed, group, chunks)
         if key not in self._grouped:
             inputs = self.index.numpy().ravel()
             outputs = np.repeat(np.arange(self.n_out, dtype=np.int32), self.degree)
             rows, columns = (inputs, outputs) if transposed else (outputs, inputs)
             shape = (self.n_in, self.n_out) if transposed else (self.n_out, self.n_in)
-            self._grouped[key] = group_rows(rows, columns, *shape, group, chunks)
+            found = group_rows(rows, columns, *shape, group, chunks)
+            self._grouped[key] = found._replace(columns=found.columns.to(torch.int16))
         return self._grouped[key]
 
     def segments(self, transposed: bool, chunk: int, block: int) -> Segments:

@@ -121,7 +121,7 @@ def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: i
     weight = code.variable(code.load_int("%where", code.add(code.mul(place, 2), 1), "i64"))
 
     def entry(pattern: int, e: str, w: str, copy: int) -> None:
-        row = code.at("%inputs", code.mul(code.load_int("%edges", e), tile))
+        row = code.at("%inputs", code.mul(code.load_int("%edges", e, "i16"), tile))
         loaded = [code.load(code.at(row, v * code.width)) for v in range(vectors)]
         members = [o for o in range(group) if pattern >> o & 1]
         for i, o in enumerate(members):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from xnets.layers.direct import pointwise, segments, shared
-from xnets.layers.direct.adjacency import Adjacency
+from xnets.layers.direct.adjacency import MOST_GROUPED, Adjacency
 from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.scratch import rooms_for
 from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, threads_for
@@ -58,7 +58,7 @@ def pointwise_product(x: Columns, weight: Tensor, adjacency: Adjacency, transpos
         _shared(x, weight.view(-1), adjacency, group, y, tile, threads)
         return y
     # the sums of four outputs at once load less, if the inputs stay in the cache
-    shares = weight.numel() * SHARING > rows * n and n * tile <= CACHE
+    shares = weight.numel() * SHARING > rows * n and n * tile <= CACHE and n <= MOST_GROUPED
     multiply = _grouped if shares else _segmented
     multiply(x, weight.view(-1), adjacency, transposed, y, tile, threads)
     return y

@@ -191,12 +191,12 @@ def _better(claim: Claim, a: list[float], b: list[float]) -> dict[str, Any]:
     numbers["detectable"] = found.detectable
     if found.se == 0:
         return {"verdict": "undecided", "because": ALIKE}
+    power = f"{found.detectable:.1f} points would be found in 4 of 5 cases"
     if found.low > 0:
-        return {"verdict": "holds", "because": "the interval lies above 0", **numbers}
+        return {"verdict": "holds", "because": f"the interval lies above 0; {power}", **numbers}
     if found.high < 0:
-        return {"verdict": "fails", "because": "the interval lies below 0: the second is better", **numbers}
-    seen = f"the interval holds 0; {found.detectable:.1f} points would be found in 4 of 5 cases"
-    return {"verdict": "undecided", "because": seen, **numbers}
+        return {"verdict": "fails", "because": f"the interval lies below 0: the second is better; {power}", **numbers}
+    return {"verdict": "undecided", "because": f"the interval holds 0; {power}", **numbers}
 
 
 def _comparable(claim: Claim, a: list[float], b: list[float]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def _list(args: argparse.Namespace) -> None:
         print(f"{scale}: {plan.about}")
         records = published_records(plan)
         for item, (there, wanted) in coverage(records).items():
-            print(f"  {item:24}{there:5} of {wanted} runs")
+            print(f"  {item:26}{there:5} of {wanted} runs")
         if others := not_asked_for(records, scale):
             print(f"  {len(others)} more that nothing asks for: of other seeds (params.yaml) or another protocol")
 

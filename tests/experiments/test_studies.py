@@ -9,9 +9,11 @@ import yaml
 
 from experiments import studies as studies_module
 from experiments.plan import make_plan
+from experiments.rows import read_rows
 from experiments.scales import read_scales
 from experiments.settings import Settings, read_settings
 from experiments.studies import STUDIES, read_studies
+from xnets.cost import cost
 from xnets.errors import XNetsError
 from xnets.models import build_spec
 
@@ -86,9 +88,14 @@ def test_the_demos_studies_stay_cheap(settings):
 
 def test_the_study_of_groups_and_expanders_on_cifar100(settings):
     plan = make_plan(replace(settings, scale="cifar-short"))
-    cells = [cell for cell in plan.cells if cell.study]
-    assert {cell.study for cell in cells} == {"groups-or-expanders"}
-    assert len({run for cell in cells for run in cell.runs("d" * 64)}) == 111
+    studies = {name: [cell for cell in plan.cells if cell.study == name] for name in read_studies("cifar-short")}
+    cells = studies["groups-or-expanders"]
+    runs = {name: {run for cell in mine for run in cell.runs("d" * 64)} for name, mine in studies.items()}
+    assert {name: len(mine) for name, mine in runs.items()} == {
+        "groups-or-expanders": 111, "groups-or-expanders-seeds": 9,
+    }  # fmt: skip
+    shared = runs["groups-or-expanders"] & runs["groups-or-expanders-seeds"]
+    assert {(run.graph_seed, run.train_seed) for run in shared} == {(i, i) for i in range(3)}, "each seed with each"
     found = {(cell.model.name, cell.model.graph, cell.model.init): cell for cell in cells}
     sparse = {(f"X-MobileNet-0.5-{c}", graph, init) for graph in ("random", "grouped", "grouped-shuffled")
               for init in ("torch", "sparse-aware", "authors") for c in (2, 4, 8, 16)}  # fmt: skip
@@ -101,6 +108,24 @@ def test_the_study_of_groups_and_expanders_on_cifar100(settings):
         assert (protocol.epochs, protocol.nominal_epochs, protocol.batch_size, protocol.max_lr) == (30, 30, 128, 0.2)
         assert (protocol.weight_decay, protocol.augmentation, protocol.schedule) == (5e-4, "crop-4-flip", "linear")
         assert len(cell.seeds) == 3
+
+
+def test_every_logged_network_that_the_authors_built_otherwise_is_trained_both_ways(settings):
+    """Against our own count of parameters, for each network with a log on CIFAR."""
+    studies = [name for name in read_studies("cifar") if name.startswith("rules")]
+    plan = make_plan(replace(settings, scale="cifar", studies=tuple(studies)))
+    both = {}
+    for cell in plan.cells:
+        if cell.study in studies:
+            both.setdefault((cell.model.name, cell.dataset), set()).add(cell.model.rule)
+    logged = {(row.model, row.dataset) for row in read_rows() if row.log_final and row.dataset.startswith("cifar")}
+    differ = {
+        (name, dataset)
+        for name, dataset in logged
+        if cost(name, "paper").parameters != cost(name, "authors").parameters
+    }
+    assert set(both) == differ
+    assert all(rules == {"paper", "authors"} for rules in both.values())
 
 
 def test_the_studies_at_the_papers_own_protocol(settings):

@@ -28,7 +28,8 @@ def finished(store, run):
 def partly(own, tmp_path):
     """At C = 8: three seeds of everything with the initialisation "torch", one of groups with another; no more."""
     store = Store(tmp_path / "store")
-    runs = [run for cell in plan_of(own, "cifar-short").cells for run in cell.runs("d" * 64)]
+    cells = [cell for cell in plan_of(own, "cifar-short").cells if cell.study == "groups-or-expanders"]
+    runs = [run for cell in cells for run in cell.runs("d" * 64)]
     runs = [run for run in runs if run.model.name in ("X-MobileNet-0.5-8", "MobileNet-0.5")]
     one = [r for r in runs if (r.model.graph, r.model.init, r.train_seed) == ("grouped", "sparse-aware", 0)]
     some = [run for run in runs if run.model.init == "torch"] + one

@@ -26,6 +26,7 @@ from torchvision import transforms
 from benchmarks.baselines import masked_twin
 from benchmarks.records import write_rows
 from benchmarks.timing import as_trained, interleaved, ratio
+from experiments.rows import read_rows
 from xnets.data import PackedData, pack
 from xnets.data.batches import Batches
 from xnets.layers import kernels
@@ -38,10 +39,10 @@ COLUMNS = [
     "machine", "device", "threads", "network", "batch", "loop", "images_per_s", "to_plain", "to_plain_low",
     "to_plain_high", "to_authors", "to_authors_low", "to_authors_high", "n",
 ]  # fmt: skip
-NETWORKS = {  # and their batches
-    "VGG16": 128, "X-VGG16-1": 128, "X-VGG16-2": 128, "DenseNet-BC-40-24": 64, "X-DenseNet-BC-2-40-24": 64,
-    "MobileNet-0.5": 128, "X-MobileNet-0.5-8": 128,
-}  # fmt: skip
+NETWORKS = [  # those of Table 4 and of the study on CIFAR-100
+    "VGG16", "X-VGG16-1", "X-VGG16-2", "DenseNet-BC-40-24", "X-DenseNet-BC-2-40-24", "X-DenseNet-BC-2-40-36",
+    "X-DenseNet-BC-2-40-48", "X-DenseNet-BC-2-40-60", "MobileNet-0.5", "X-MobileNet-0.5-8",
+]  # fmt: skip
 IMAGES = 4096
 Loop = Iterator[tuple[Tensor, Tensor]]
 
@@ -116,9 +117,20 @@ def steps(
     return train
 
 
+def batch_of(name: str) -> int:
+    """Of the paper's protocol."""
+    return 64 if parse_name(name).family == "densenet" else 128
+
+
+def every_network() -> list[str]:
+    """Each that the paper trains on CIFAR, and NETWORKS."""
+    paper = [row.model for row in read_rows() if row.model and row.dataset.startswith("cifar")]
+    return list(dict.fromkeys([*NETWORKS, *paper]))
+
+
 def measure(name: str, data: PackedData, device: torch.device, options: argparse.Namespace) -> Iterator[list]:
     """Rows of the csv for one network."""
-    batch, workers = NETWORKS[name], min(4, os.cpu_count() or 1)
+    batch, workers = batch_of(name), min(4, os.cpu_count() or 1)
     model = as_the_trainer_has_it(name, device)
     call = in_fast_layout(model, parse_name(name))
     work = {
@@ -161,7 +173,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3, help="in a turn")
-    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument(
+        "--networks", nargs="*", default=NETWORKS, choices=every_network(), metavar="NAME",
+        help="any that the paper trains on CIFAR (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--compiled", action="store_true", help="the trainer's loop by torch.compile too, on a CPU")
     parser.add_argument("--csv", type=Path, default=CSV)
     options = parser.parse_args()

@@ -115,7 +115,7 @@ def _runs(records: list[Record]) -> list[str]:
     lines = [
         "",
         "Each run by itself; `xnets published remake published/SCALE/FILE` trains it again. The commit is that of its "
-        "last attempt; (+ 2): two earlier ones noted none.",
+        "last attempt; (+ 2): two earlier ones noted none, which `xnets published add` would refuse today.",
         "",
         "| network | graph | init | seeds of graph, training | epochs | top-1 | commit | file |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",

@@ -11,6 +11,8 @@ from benchmarks import layers, networks, report, train
 from benchmarks.baselines import CSR, channels_last, grouped, masked, masked_twin
 from benchmarks.rooflines import least_milliseconds
 from benchmarks.timing import interleaved, ratio
+from experiments.plan import plan_of
+from experiments.settings import read_settings
 from xnets import ExpanderConv2d, ExpanderLinear
 from xnets.data import pack
 from xnets.models import build
@@ -98,8 +100,15 @@ def test_all_loops_feed_the_same_images(images):
     assert seen[0][1] == pytest.approx(1.1, abs=0.1), "normalised, and zero-padded before"
 
 
+def test_every_network_that_the_paper_trains_on_cifar_can_be_timed_at_its_batch():
+    plan = plan_of(read_settings(), "cifar")
+    assert {cell.model.name for cell in plan.cells} <= set(train.every_network())
+    assert all(train.batch_of(cell.model.name) == cell.protocol.batch_size for cell in plan.cells)
+    assert {cell.model.name for cell in plan.cells if "table4" in cell.items} <= set(train.NETWORKS)
+
+
 def test_training_is_timed_in_turns(images, monkeypatch):
-    monkeypatch.setattr(train, "NETWORKS", {"X-VGG16-2": 4})
+    monkeypatch.setattr(train, "batch_of", lambda name: 4)
     options = argparse.Namespace(steps=1, repeats=2, compiled=False)
     rows = list(train.measure("X-VGG16-2", images, torch.device("cpu"), options))
     assert [row[4] for row in rows] == ["xnets", "plain", "authors"]

@@ -7,7 +7,8 @@ layers did not start from the same variance. With D inputs per output and a wind
     sparse-aware  normal, variance 2 / (D k^2): He's rule at the true fan-in
     authors       expander convolution: normal, variance 2 / (n_out k^2), the fan-out of the dense shape;
                   expander linear: normal, variance 2 / n_in; grouped convolution: uniform, variance 1 / (3 n_in k^2),
-                  PyTorch 0.3's rule, which does not divide by the groups
+                  PyTorch 0.3's rule, which does not divide by the groups. That is nn.Conv2d; an expander layer with
+                  the graph "grouped" starts as any expander layer, so that a study of graphs compares nothing else
 """
 
 import math

@@ -32,10 +32,10 @@ METHODS = ("dense", "masked", "X")
 def measure(name: str, method: str) -> list[object]:
     """In this process: parameters, and in MB what COLUMNS says."""
     import torch
-    import torch.nn.functional as F
 
     from benchmarks.baselines import masked_twin
-    from xnets import ExpanderConv2d, kernels
+    from benchmarks.networks import optimizer_of, training_step
+    from xnets import ExpanderConv2d
     from xnets.models import build, parse_name
 
     torch.set_num_threads(1)
@@ -48,23 +48,21 @@ def measure(name: str, method: str) -> list[object]:
     model = build(parsed.dense_twin if method == "dense" else name)
     model = masked_twin(model) if method == "masked" else model
     x = torch.randn(BATCHES[name], 3, parsed.image_size, parsed.image_size)
-    labels = torch.zeros(len(x), dtype=torch.long)
-    optimizer = torch.optim.SGD(model.parameters(), 1e-6, momentum=0.9, weight_decay=1e-4, fused=True)
-    for _ in range(2):  # as networks.training_step does
-        optimizer.zero_grad(set_to_none=True)
-        with kernels("auto" if method == "X" else "dense"):
-            F.cross_entropy(model(x), labels).backward()
-        optimizer.step()
+    optimizer, parameters, buffers = optimizer_of(model), list(model.parameters()), list(model.buffers())
+    states = []
+
+    def after_update(*_: object) -> None:  # the gradients are there still
+        momenta = [value for of_one in optimizer.state.values() for value in of_one.values() if torch.is_tensor(value)]
+        states.append(_megabytes([*parameters, *(p.grad for p in parameters), *momenta]))
+
+    optimizer.register_step_post_hook(after_update)
+    step = training_step(model, x, "auto" if method == "X" else "dense", optimizer)
+    step()
+    step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 - before
-    parameters = list(model.parameters())
-    momenta = [
-        value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
-    ]
-    state = [*parameters, *(p.grad for p in parameters), *momenta]
-    buffers = list(model.buffers())
-    tables = [found for found in _tensors() if found.dtype in (torch.int32, torch.int64) and found is not labels]
-    sizes = [_megabytes(state), _megabytes(buffers), _megabytes(tables, but=buffers), peak]
-    return [sum(p.numel() for p in parameters), *(f"{size:.2f}" for size in sizes[:3]), f"{peak:.0f}"]
+    tables = [found for found in _tensors() if not found.is_floating_point()]
+    sizes = [states[-1], _megabytes(buffers), _megabytes(tables, but=buffers)]
+    return [sum(p.numel() for p in parameters), *(f"{size:.2f}" for size in sizes), f"{peak:.0f}"]
 
 
 def _tensors() -> list["torch.Tensor"]:
@@ -77,7 +75,7 @@ def _tensors() -> list["torch.Tensor"]:
 def _megabytes(tensors: list["torch.Tensor"], but: Sequence["torch.Tensor"] = ()) -> float:
     """Of their memory, each piece of it counted once, and not that of others."""
     sizes = {tensor.data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(size for place, size in sizes.items() if place not in {other.data_ptr() for other in but}) / 1e6
+    return sum(sizes[place] for place in sizes.keys() - {other.data_ptr() for other in but}) / 1e6
 
 
 def _resident() -> float:

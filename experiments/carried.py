@@ -3,14 +3,13 @@
 import math
 from functools import cache
 
-from experiments.bundles.format import DONE_FILES, UNDER_WAY_FILES, Packed
+from experiments.bundles.format import DONE_FILES, UNDER_WAY_FILES, Packed, done_files
+from experiments.bundles.packings import SUFFIX
 from experiments.bundles.room import fitting
 from experiments.store import Store
 from xnets.models import ModelSpec, build_spec
 from xnets.training import Run
 from xnets.training.loop import CHECKPOINT
-
-SUFFIX = ".tar"
 
 
 def in_order(store: Store, runs: list[Run]) -> list[Run]:
@@ -77,9 +76,7 @@ def _finished(store: Store, run: Run) -> Packed | None:
     sizes = _sizes(store, run, DONE_FILES)
     if "result.json" not in sizes:
         return None
-    if "evaluation.json" in sizes:  # the network is packed only where there is none
-        sizes.pop("model.pt", None)
-    return _of_sizes(run, sizes)
+    return _of_sizes(run, {name: sizes[name] for name in done_files(sizes)})
 
 
 def _expected(store: Store, run: Run) -> Packed:

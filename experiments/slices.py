@@ -145,6 +145,10 @@ def _run_slice(settings: Settings, entries: list[Entry], deadline: float, folder
         say(f"all {len(wanted)} runs of the campaign whose data are here are finished")
         return Slice({}, folder.pack(store, here, live=False), nothing_left=True)
 
+    first, reason = next_with_room(store, runs, [], here, folder.max_mib, folder.max_files)
+    if first is None:
+        raise XNetsError(f"No run can be trained whose checkpoint would be lost. {reason}")
+    say(f"{len(wanted) - len(runs)} of {len(wanted)} runs are finished; training the next ones")
     told: set[str] = set()
 
     def choose(waiting: list[Run], under_way: list[Run]) -> Run | None:
@@ -154,10 +158,6 @@ def _run_slice(settings: Settings, entries: list[Entry], deadline: float, folder
             say(f"passed over for now: {reason}")
         return run
 
-    if choose(runs, []) is None:
-        _, reason = next_with_room(store, runs, [], here, folder.max_mib, folder.max_files)
-        raise XNetsError(f"No run can be trained whose checkpoint would be lost. {reason}")
-    say(f"{len(wanted) - len(runs)} of {len(wanted)} runs are finished; training the next ones")
     ended = threading.Event()
 
     def on_event(kind: str, run: Run | None, content: Any) -> None:

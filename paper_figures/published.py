@@ -21,7 +21,6 @@ from paper_figures.drawing import save
 from paper_figures.studies import epochs
 from paper_figures.studies.frames import face, study_frame
 from xnets.files import write_text
-from xnets.models.names import parse_name
 
 MADE_BY = "Written by `make published` from published/ and experiments/claims.yaml."
 
@@ -124,7 +123,7 @@ def _runs(records: list[Record]) -> list[str]:
         run, about = record.run, record.said["provenance"]
         unknown = sum("commit" not in attempt for attempt in about.get("attempts", [])[:-1])
         commit = _short(about["commit"] or "") + (f" (+ {unknown})" if unknown else "")
-        graph = run.model.graph if parse_name(run.model.name).kind == "X" else "–"
+        graph = run.model.graph if run.model.parsed.kind == "X" else "–"
         lines.append(
             f"| {run.model.name} | {graph} | {run.model.init} | {run.graph_seed}, {run.train_seed} | "
             f"{run.protocol.epochs} | {record.said['evaluation']['top1']:.2f} | {commit} | {record.path.name} |"

@@ -16,6 +16,7 @@ from experiments.bundles.format import (
     UNDER_WAY_FILES,
     Checked,
     Packed,
+    done_files,
     is_bundle,
     manifest,
     seal,
@@ -143,7 +144,7 @@ def _names(store: Store, run: Run, models: bool, left_out: list[str]) -> list[st
     if seen is None and "model.pt" not in there:
         left_out.append(f"{run.label}: it has neither an evaluation nor the model.pt to make one from.")
         return []
-    return [name for name in there if name != "model.pt" or models or seen is None]
+    return done_files(there, models)
 
 
 def _under_way(store: Store, planned: list[Run], left_out: list[str], live: bool) -> list[Packed]:

@@ -18,7 +18,7 @@ import json
 import struct
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -36,6 +36,12 @@ DONE_FILES = ("result.json", "evaluation.json", "history.jsonl", "model.pt")
 UNDER_WAY_FILES = ("history.jsonl", "attempts.jsonl", "checkpoint.pt")
 # What tarfile (ValueError and OverflowError too, from absurd numbers in headers) and gzip raise on damaged bytes.
 UNREADABLE = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError)
+
+
+def done_files(there: Collection[str], models: bool = False) -> list[str]:
+    """Those of a finished run that are packed: the trained network too, with `models` or if no evaluation is there."""
+    models = models or "evaluation.json" not in there
+    return [name for name in DONE_FILES if name in there and (name != "model.pt" or models)]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from experiments.bundles.volumes import VOLUME
 from experiments.store import locked
 from xnets.errors import XNetsError
 
-STEM = "campaign"
+STEM, SUFFIX = "campaign", ".tar"
 PACKING = re.compile(rf"{STEM}-(?P<number>[0-9]+)-")
 ARRIVING = ".arriving"
 
@@ -40,7 +40,7 @@ def files_of_packings(out: Path) -> list[Path]:
 def next_packing(out: Path) -> str:
     """The name of its bundle; an export to so many files adds -1, -2, ..."""
     numbers = [found[1] for path in files_of_packings(out) if (found := _packing(path))]
-    return f"{STEM}-{1 + max(numbers, default=0)}.tar"
+    return f"{STEM}-{1 + max(numbers, default=0)}{SUFFIX}"
 
 
 def put_in_place(files: list[Path], out: Path, older: list[Path]) -> list[Path]:

@@ -119,11 +119,12 @@ class Function:
         """&pointer[index], counted in `kind`s."""
         return self.op(f"getelementptr {kind}, ptr {pointer}, i64 {index}")
 
-    def prefetch(self, pointer: str, floats: int, write: bool = False) -> None:
-        """Call `floats` floats into the cache, whether they are there or not."""
+    def prefetch(self, pointer: str, floats: int, write: bool = False, level: int = 1) -> None:
+        """Call `floats` floats into the cache of that level, whether they are there or not."""
         self.declared.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        how = f"i32 {int(write)}, i32 {4 - level}, i32 1"
         for line in range(0, floats, 16):
-            self.emit(f"call void @llvm.prefetch.p0(ptr {self.at(pointer, line)}, i32 {int(write)}, i32 3, i32 1)")
+            self.emit(f"call void @llvm.prefetch.p0(ptr {self.at(pointer, line)}, {how})")
 
     def load_int(self, pointer: str, index: Value, kind: str = "i32") -> str:
         """pointer[index], never negative, as an i64."""

@@ -5,12 +5,13 @@ images if need be. Of each tile all input channels are packed to rows of `tile` 
 multiply and the tile stays in the cache while all outputs pass over it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from xnets.layers.direct.columns import move_columns
 from xnets.layers.direct.ir import Function
 
+Fetch = Callable[[], None]
 AHEAD = 8  # rows that are called into the cache before they are copied
 
 
@@ -71,13 +72,55 @@ def move_tile(code: Function, image: str, channels: str, top: str | int, count: 
 
 
 @contextmanager
-def each_tile(code: Function, tile: int, columns: str, last: bool) -> Iterator[tuple[str, str]]:
-    """Tiles [t0, t1) of x's columns in turn, packed in `inputs`: the first column of one, and how many it has."""
+def each_tile(code: Function, tile: int, rows: str, columns: str, last: bool,
+              visits: str) -> Iterator[tuple[str, str, Fetch]]:  # fmt: skip
+    """Tiles [t0, t1) of x's columns in turn, packed in `inputs`: the first column of one, how many it has, and what
+    is to be called `visits` times while it is computed, so that what is moved next is near by then.
+
+    That is the next tile of x and, where channels are `last`, this one of y, which has `rows` channels.
+    """
     with code.loop("%t0", "%t1") as t:
         first = code.mul(t, tile)
         length = code.least(tile, code.sub(columns, first))
         move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, True, last)
-        yield first, length
+        fetches = [fetch_of(code, "%x", "%n_in", tile, code.add(first, tile), columns, last, visits)]
+        if last:
+            fetches.append(fetch_of(code, "%y", rows, tile, first, columns, last, visits, write=True))
+
+        def fetch() -> None:
+            for each in fetches:
+                each()
+
+        yield first, length, fetch
+
+
+def fetch_of(code: Function, image: str, channels: str, tile: int, first: str, columns: str, last: bool,
+             visits: str, write: bool = False) -> Fetch:  # fmt: skip
+    """What calls the tile that begins with column `first` into the second-level cache, a share of its channels a time.
+
+    Its rows are short and far apart, or its channels are taken some at a time, so that the processor does not foresee
+    what comes. Of a tile that reaches into the next image the first image's part is called.
+    """
+    step = tile if last else "%pixels"
+    begin = code.mul(first, channels)
+    stop = code.add(begin, code.mul(channels, tile))
+    if not last:
+        number = code.op(f"sdiv i64 {first}, %pixels")
+        start = code.mul(code.mul(number, channels), "%pixels")
+        begin = code.add(start, code.sub(first, code.mul(number, "%pixels")))
+        stop = code.add(start, code.mul(channels, "%pixels"))
+    inside = code.op(f"icmp slt i64 {first}, {columns}")
+    here = code.variable(code.op(f"select i1 {inside}, i64 {begin}, i64 {stop}"))
+    share = code.mul(code.op(f"sdiv i64 {code.sub(code.add(channels, visits), 1)}, {visits}"), step)
+
+    def fetch() -> None:
+        now = here.get()
+        after = code.least(code.add(now, share), stop)
+        with code.loop(now, after, step) as place:
+            code.prefetch(code.at(image, place), tile + 1, write, level=2)
+        here.set(after)
+
+    return fetch
 
 
 def forward(group: int, gather: bool, last: bool, vectors: int, width: int) -> Function:
@@ -96,11 +139,13 @@ def forward(group: int, gather: bool, last: bool, vectors: int, width: int) -> F
     )
     tile = vectors * width
     groups = code.op(f"sdiv i64 {code.add('%rows', group - 1)}, {group}")
-    with each_tile(code, tile, "%columns", last) as (first, length):
+    visits = code.mul("%chunks", code.sub("%g1", "%g0"))
+    with each_tile(code, tile, "%rows", "%columns", last, visits) as (first, length, fetch):
         with code.loop(0, "%chunks") as chunk:
             fresh = code.op(f"icmp eq i64 {chunk}, 0")
             offset = code.mul(chunk, groups)
             with code.loop("%g0", "%g1") as g:
+                fetch()
                 _group(code, g, code.add(g, offset), group, vectors, tile, gather, fresh)
         # outputs of these groups only: other threads may hold the others
         top = code.mul("%g0", group)
@@ -167,7 +212,7 @@ def weight_gradient(last: bool, vectors: int, width: int) -> Function:
         width,
     )
     tile = vectors * width
-    few = min(4, width)
+    some, few = min(8, width), min(4, width)  # edges at a time
     with code.loop(0, "%columns", tile) as first:
         length = code.least(tile, code.sub("%columns", first))
         with code.when(code.op(f"icmp slt i64 {length}, {tile}")):
@@ -176,6 +221,11 @@ def weight_gradient(last: bool, vectors: int, width: int) -> Function:
                     code.store("zeroinitializer", code.at(name, i))
         move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, True, last)
         move_tile(code, "%dy", "%n_out", 0, "%n_out", "%outputs", tile, first, length, True, last)
+        visits, after = code.mul("%chunks", code.sub("%o1", "%o0")), code.add(first, tile)
+        fetch_x, fetch_dy = (
+            fetch_of(code, image, channels, tile, after, "%columns", last, visits)
+            for image, channels in (("%x", "%n_in"), ("%dy", "%n_out"))
+        )
         fresh = code.op(f"icmp eq i64 {first}, 0")
         # few outputs at a time, whose edges' pages stay known to the processor
         with (
@@ -183,13 +233,15 @@ def weight_gradient(last: bool, vectors: int, width: int) -> Function:
             code.loop(0, "%chunks") as c,
             code.loop(o_first, code.least(code.add(o_first, 256), "%o1")) as o,
         ):
+            fetch_x()
+            fetch_dy()
             row = code.at("%outputs", code.mul(o, tile))
             upstream = [code.load(code.at(row, v * width)) for v in range(vectors)]
             place = code.add(code.mul(o, code.add("%chunks", 1)), c)
             start, stop = code.load_int("%bounds", place), code.load_int("%bounds", code.add(place, 1))
-            whole = code.add(start, code.op(f"and i64 {code.sub(stop, start)}, -{width}"))
-            with code.loop(start, whole, width) as e:
-                _products(code, upstream, e, width, width, tile, fresh)
+            whole = code.add(start, code.op(f"and i64 {code.sub(stop, start)}, -{some}"))
+            with code.loop(start, whole, some) as e:
+                _products(code, upstream, e, some, some, tile, fresh)
             with code.loop(whole, stop, few) as e:
                 _products(code, upstream, e, few, code.least(few, code.sub(stop, e)), tile, fresh)
     return code

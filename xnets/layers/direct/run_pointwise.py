@@ -15,8 +15,10 @@ from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.scratch import rooms_for
 from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, threads_for
 
-SHARING = 6  # from this compression on, four outputs share too few inputs for grouping to pay
+SHARING = 24  # from this compression on, four outputs share too few inputs for grouping to pay
 NEAR = 16 * 1024  # floats of input that shall stay close to the core
+GROUPED = 8 * 1024  # as NEAR, where four outputs are summed at once
+MOST_CHUNKS = 4
 
 
 class Columns(NamedTuple):
@@ -77,12 +79,20 @@ def _shared(x: Columns, weight: Tensor, adjacency: Adjacency, group: int, y: Col
         in_parallel(kernel, [(*given, *room, *piece, *sizes) for room, piece in rooms])
 
 
+def chunks_of_grouped(n: int, tile: int, degree: float) -> int:
+    """Of n columns of the matrix, where four rows of so many edges are summed at once over a tile of `tile` floats.
+
+    Close to the core, but not too few edges in a chunk, nor sums to be read and written too often.
+    """
+    return max(1, min(-(-n * tile // GROUPED), MOST_CHUNKS, int(degree) // 16))
+
+
 def _grouped(
     x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Columns, tile: int, threads: int
 ) -> None:
     n, rows, width, group = x.channels, y.channels, vector_width(), 4
     tiles, groups = -(-x.count // tile), -(-rows // group)
-    chunks = min(-(-n * tile // CACHE), n)
+    chunks = chunks_of_grouped(n, tile, weight.numel() // rows)
     gather = tiles <= 2
     sparse = adjacency.grouped(transposed, group, chunks)
     sorted_weight = weight if gather else weight.index_select(0, sparse.order)
@@ -126,7 +136,7 @@ def pointwise_weight_gradient(dy: Columns, x: Columns, adjacency: Adjacency) -> 
     vectors = min(8, -(-columns // width))
     tile = vectors * width
     # few inputs at a time, but several of each output
-    chunk = max(NEAR // tile // 2, 24 * n_in // degree)
+    chunk = max(NEAR // tile // 2, 16 * n_in // degree)
     chunks = -(-n_in // chunk)
     kernel = compiled(pointwise.weight_gradient, x.last, vectors, width)
     bounds, sparse = adjacency.bounds(False, chunks), adjacency.rows

@@ -48,14 +48,14 @@ class Packing(NamedTuple):
         return compiled(window.pack, *size, border, border, *(strip or self.shape).padded, self.lanes)
 
     def pack(self, x: Tensor, into: int) -> None:
-        """x (images, C, H, W), at most `lanes` images, -> (C, *shape.padded, lanes)."""
-        self._pack(self.packer(x.shape[2:]), x, into, math.prod(self.shape.padded))
+        """x (images, C, H, W), at most `lanes` images, -> (C, shape.plane, lanes)."""
+        self._pack(self.packer(x.shape[2:]), x, into, self.shape.plane)
 
     def pack_upstream(self, dy: Tensor, into: int) -> None:
-        """dy (images, C, H, W), the gradient of the product, -> (C, height, columns, lanes)."""
+        """dy (images, C, H, W), the gradient of the product, -> (C, shape.upstream, lanes)."""
         high, wide = self.shape.height, self.shape.columns
         kernel = compiled(window.pack, *dy.shape[2:], 0, 0, high, wide, self.lanes)
-        self._pack(kernel, dy, into, high * wide)
+        self._pack(kernel, dy, into, self.shape.upstream)
 
     def _pack(self, kernel: Callable[..., None], x: Tensor, into: int, vectors: int) -> None:
         (images, channels), zeros = x.shape[:2], x.new_zeros(self.lanes)
@@ -64,11 +64,11 @@ class Packing(NamedTuple):
 
     def floats(self, channels: int) -> int:
         """Of one packed block of sources."""
-        return channels * self.shape.padded[0] * self.shape.padded[1] * self.lanes
+        return channels * self.shape.plane * self.lanes
 
     def floats_upstream(self, channels: int) -> int:
         """Of one packed block of gradients."""
-        return channels * self.shape.height * self.shape.columns * self.lanes
+        return channels * self.shape.upstream * self.lanes
 
 
 def packing_for(

@@ -27,7 +27,9 @@ def forward(last: bool, vectors: int, gather: bool, width: int) -> Function:
         width,
     )
     tile = vectors * width
-    with each_tile(code, tile, "%all", last) as (first, length), code.loop("%b0", "%b1") as b:
+    visits = code.mul("%chunks", code.least("%rows", code.mul("%block", code.sub("%b1", "%b0"))))
+    tiles = each_tile(code, tile, "%rows", "%all", last, visits)
+    with tiles as (first, length, fetch), code.loop("%b0", "%b1") as b:
         top = code.mul(b, "%block")
         count = code.least("%block", code.sub("%rows", top))
         with code.loop(0, code.mul(count, tile), width) as i:
@@ -45,6 +47,7 @@ def forward(last: bool, vectors: int, gather: bool, width: int) -> Function:
                 # an empty segment adds nothing
                 begin = code.op(f"select i1 {code.op(f'icmp eq i64 {n}, 0')}, i64 {after}, i64 {here}")
                 with code.loop(begin, after) as s:
+                    fetch()
                     _segment(code, s, n, weights, vectors, tile)
         # the scratch begins with row `top`
         shifted = code.at("%outputs", code.sub(0, code.mul(top, tile)))

@@ -21,10 +21,12 @@ def forward(group: int, last: bool, vectors: int, width: int) -> Function:
         width,
     )
     tile = vectors * width
-    with each_tile(code, tile, "%all", last) as (first, length):
+    visits = code.mul("%chunks", code.sub("%g1", "%g0"))
+    with each_tile(code, tile, "%n_out", "%all", last, visits) as (first, length, fetch):
         with code.loop(0, "%chunks") as chunk:
             fresh = code.op(f"icmp eq i64 {chunk}, 0")
             with code.loop("%g0", "%g1") as g:
+                fetch()
                 place = code.add(code.mul(code.mul(g, group), code.add("%chunks", 1)), chunk)
                 start, stop = code.load_int("%bounds", place), code.load_int("%bounds", code.add(place, 1))
                 _group(code, code.mul(g, group), start, stop, group, vectors, tile, fresh)

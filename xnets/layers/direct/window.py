@@ -6,7 +6,6 @@ for all of it, and a loaded pixel serves up to nine taps. A tile of the output s
 Small maps fit into one tile: then they are packed without a border, and taps that fall off the map are left out.
 """
 
-import math
 from typing import NamedTuple
 
 from xnets.layers.direct.ir import Function, Variable
@@ -86,6 +85,16 @@ class Map(NamedTuple):
         return self.tiles * self.wide
 
     @property
+    def plane(self) -> int:
+        """Vectors from one channel of a packed source to the next."""
+        return step_of(*self.padded)
+
+    @property
+    def upstream(self) -> int:
+        """Vectors from one channel of the packed gradient of the product to the next."""
+        return step_of(self.height, self.columns)
+
+    @property
     def sums(self) -> int:
         """Vectors from one channel of a packed product, which is of whole tiles, to the next."""
         return step_of(self.bands * self.tall, self.columns)
@@ -134,7 +143,7 @@ def strip_of(shape: Map, channels: int, lanes: int) -> Map:
         return shape
     rows = [r for r in range(shape.tall, shape.height + 1, shape.tall) if shape.height % r == 0]
     strips = [shape._replace(height=r, inset=True) for r in rows]
-    near = [strip for strip in strips if channels * math.prod(strip.padded) * lanes <= STRIP]
+    near = [strip for strip in strips if channels * strip.plane * lanes <= STRIP]
     return (near or strips[:1] or [shape])[-1]
 
 
@@ -149,7 +158,7 @@ def cut_up(height: int, width: int, images: int, lanes: int) -> tuple[int, int]:
 
 
 def pack(height: int, width: int, top: int, left: int, tall: int, wide: int, lanes: int) -> Function:
-    """x (images, channels, height, width) -> packed (channels, tall, wide, lanes), for channels [c0, c1).
+    """x (images, channels, height, width) -> packed (channels, step_of(tall, wide), lanes), for channels [c0, c1).
 
     Row `first` of the map stands at (top, left); around the map, and in lanes without an image, are zeros, of which
     `zeros` holds `lanes`. Small maps are packed whole: their `first` is 0.
@@ -177,7 +186,7 @@ def pack(height: int, width: int, top: int, left: int, tall: int, wide: int, lan
 
     with code.loop("%c0", "%c1") as c:
         source = code.at("%x", code.mul(c, pixels))
-        plane = code.at("%packed", code.mul(c, tall * wide * lanes))
+        plane = code.at("%packed", code.mul(c, step_of(tall, wide) * lanes))
         if pixels <= UNROLLED:  # then short rows share the blocks that are transposed
             clear(plane, top * wide)
             clear(code.at(plane, (top + height) * wide * lanes), (tall - top - height) * wide)
@@ -311,9 +320,9 @@ def whole_blocks(lanes: int) -> Function:
 def _tile(code: Function, shape: Map, corner: str, start: str, stop: str, mirrored: bool,
           sums: list[Variable]) -> None:  # fmt: skip
     """The sums of one tile over edges start ... stop, added to `sums`; `corner` is the first pixel of its source."""
-    tall, wide = shape.padded
+    wide = shape.padded[1]
     with code.loop(start, stop) as e:
-        plane = code.at(corner, code.mul(code.load_int("%columns", e), tall * wide * code.width))
+        plane = code.at(corner, code.mul(code.load_int("%columns", e), shape.plane * code.width))
         filters = code.at("%weights", code.mul(e, 9))
         taps = [code.broadcast(code.at(filters, 8 - t if mirrored else t)) for t in range(9)]
         for i in range(shape.reach[0]):
@@ -331,23 +340,22 @@ def _tile(code: Function, shape: Map, corner: str, start: str, stop: str, mirror
 def weight_gradient(shape: Map, lanes: int) -> Function:
     """gradient (n_out, degree, 3, 3) of the weight, for outputs [o0, o1), over `blocks` packed blocks of images.
 
-    x (blocks, n_in, *padded, lanes), dy (blocks, n_out, height, columns, lanes), `shape` being that of the product
+    x (blocks, n_in, shape.plane, lanes), dy (blocks, n_out, shape.upstream, lanes), `shape` being that of the product
     that makes y of x; added to what is there if not `fresh`.
     """
     code = Function(
         "gradient", ["x", "dy", "index", "gradient"], ["o0", "o1", "n_in", "n_out", "degree", "blocks", "fresh"], lanes
     )
-    height, wide = shape.height, shape.wide
-    high, across = shape.padded
+    height, wide, across = shape.height, shape.wide, shape.padded[1]
     fresh = code.op("icmp ne i64 %fresh, 0")
     with code.loop("%o0", "%o1") as o, code.loop(0, "%degree") as d:
         edge = code.add(code.mul(o, "%degree"), d)
-        source = code.mul(code.load_int("%index", edge), high * across * lanes)
+        source = code.mul(code.load_int("%index", edge), shape.plane * lanes)
         sums = [code.zero() for _ in TAPS]
         with code.loop(0, "%blocks") as block:
-            x = code.at("%x", code.add(code.mul(code.mul(block, "%n_in"), high * across * lanes), source))
+            x = code.at("%x", code.add(code.mul(code.mul(block, "%n_in"), shape.plane * lanes), source))
             plane = code.add(code.mul(block, "%n_out"), o)
-            dy = code.at("%dy", code.mul(plane, height * shape.columns * lanes))
+            dy = code.at("%dy", code.mul(plane, shape.upstream * lanes))
             if shape.whole:
                 _correlate(code, sums, x, dy, shape, height)
             else:

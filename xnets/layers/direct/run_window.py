@@ -85,27 +85,41 @@ def window_product(
     x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, size: tuple[int, int], stride: int = 1
 ) -> Tensor:
     """x (N, columns of the matrix, H, W), weight (n_out, D, 3, 3) -> (N, its rows, *size)."""
-    images, width = x.shape[0], vector_width()
-    if stride == 1 and images <= width // 4 and size[0] * size[1] > 32:  # too few for one to a lane: pieces of them
-        grid = window.cut_up(*size, images, width)
-        if grid != (1, 1):
-            return _pieced(x, weight, adjacency, transposed, grid)
+    images = x.shape[0]
+    grid = grid_of(images, size, stride)
+    if grid != (1, 1):
+        return _pieced(x, weight, adjacency, transposed, grid)
     step = window.SPREAD if transposed and stride == 2 else stride
     packing = packing_for(images, size, step, tuple(x.shape[2:]) if stride > 1 else (0, 0))
     return _windows(x, weight, adjacency, transposed, packing)
 
 
+def grid_of(images: int, size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Rows and columns of pieces into which each map is cut: more than one where images are too few for the lanes."""
+    width = vector_width()
+    if stride > 1 or images > width // 2 or size[0] * size[1] <= 32:
+        return 1, 1
+    return window.cut_up(*size, images, width)
+
+
 def _pieced(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, grid: tuple[int, int]) -> Tensor:
     """As window_product with stride 1: each map is cut into grid[0] x grid[1] pieces that overlap."""
-    (images, channels, height, width), (down, across) = x.shape, grid
+    (images, _, height, width), (down, across) = x.shape, grid
     tall, wide = -(-height // down), -(-width // across)
     packing = packing_for(images * down * across, (tall, wide), inset=True)
-    whole = F.pad(x, (1, across * wide + 1 - width, 1, down * tall + 1 - height))
-    pieces = whole.unfold(2, tall + 2, tall).unfold(3, wide + 2, wide).permute(0, 2, 3, 1, 4, 5)
-    pieces = pieces.reshape(-1, channels, tall + 2, wide + 2).contiguous()  # some may lie on others yet
-    y = _windows(pieces, weight, adjacency, transposed, packing)
+    y = _windows(_cut(x, grid, 1), weight, adjacency, transposed, packing)
     y = y.view(images, down, across, -1, tall, wide).permute(0, 3, 1, 4, 2, 5)
     return y.reshape(images, -1, down * tall, across * wide)[:, :, :height, :width].contiguous()
+
+
+def _cut(x: Tensor, grid: tuple[int, int], border: int) -> Tensor:
+    """x (N, C, H, W) -> (N x pieces, C, ...): with `border` pixels of what is around each, zeros beyond the map."""
+    (_, channels, height, width), (down, across) = x.shape, grid
+    tall, wide = -(-height // down), -(-width // across)
+    whole = F.pad(x, (border, across * wide + border - width, border, down * tall + border - height))
+    high, broad = tall + 2 * border, wide + 2 * border
+    pieces = whole.unfold(2, high, tall).unfold(3, broad, wide).permute(0, 2, 3, 1, 4, 5)
+    return pieces.reshape(-1, channels, high, broad).contiguous()  # some may lie on others yet
 
 
 def _windows(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, packing: Packing) -> Tensor:
@@ -161,10 +175,14 @@ def _windows(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, 
 
 def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: int = 1) -> Tensor:
     """dy (N, n_out, H', W'), x (N, n_in, H, W) -> (n_out, D, 3, 3)."""
+    grid = grid_of(x.shape[0], tuple(dy.shape[2:]), stride)
+    cut = grid != (1, 1)
+    if cut:
+        x, dy = _cut(x, grid, 1), _cut(dy, grid, 0)
     images, n_in = x.shape[:2]
     n_out, degree = adjacency.index.shape
     height, width = dy.shape[2:]
-    packing = packing_for(images, (height, width), stride, tuple(x.shape[2:]) if stride > 1 else (0, 0))
+    packing = packing_for(images, (height, width), stride, tuple(x.shape[2:]) if stride > 1 else (0, 0), inset=cut)
     lanes = packing.lanes
     kernel = compiled(window.weight_gradient, packing.shape, lanes)
     gradient = x.new_empty(n_out, degree, 3, 3)

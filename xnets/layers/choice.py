@@ -17,6 +17,7 @@ from xnets.layers.timings import Timings, clock_of
 
 AUTO = "auto"
 REPEATS = 5
+OTHERS = 2**20  # floats of memory used before each measurement: in a network, other layers had the caches meanwhile
 TENSORS = (Tensor, torch.nn.Parameter)
 SMALL = 300_000  # multiply-adds below which the call itself is what takes time, and dense has the shortest
 
@@ -184,9 +185,11 @@ def measure(call: Call, names: list[str]) -> dict[str, float]:
 
 def _measure(call: Call, names: list[str], wanted: tuple[bool, bool]) -> dict[str, float]:
     clock = clock_of(call.x.device)
+    others = torch.zeros(OTHERS, device="cpu")
     times: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(REPEATS + 1):
         for name in names:
+            others.add_(1)
             took = _timed(call, KERNELS[name], wanted, clock)
             if repeat:  # the first compiles and sorts edges
                 times[name].append(1e3 * took)

@@ -76,6 +76,15 @@ def is_transformed() -> bool:
     return inside_functorch or torch.autograd.forward_ad._current_level >= 0 or torch.jit.is_tracing()
 
 
+def is_watched(*tensors: Tensor) -> bool:
+    """Whether anyone looks at operators as they are called: torch.compile, a dispatch mode, a tensor of another class,
+    the profiler. If nobody does, an operator's functions may be called past torch's dispatcher, whose way through
+    Python takes as long as a small layer."""
+    if torch.compiler.is_compiling() or torch.autograd._profiler_enabled() or torch._C._len_torch_dispatch_stack():
+        return True
+    return any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors)
+
+
 def owned(view: Tensor) -> Tensor:
     """The same numbers, but no view: autograd lets no one (an in-place ReLU) change a view that an operator returns."""
     return view.new_empty(0).set_(view.untyped_storage(), view.storage_offset(), view.shape, view.stride())

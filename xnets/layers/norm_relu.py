@@ -44,9 +44,9 @@ class NormReLU(nn.Module):
                 x, self.running_mean, self.running_var, self.weight, self.bias, self.training, share, self.eps
             )
             return F.relu(y, inplace=True) if self.relu else y
-        from xnets.layers.direct.norm_op import norm
+        from xnets.layers.direct.norm_op import apply
 
-        y, mean, _, _, _, var = norm(x, self.weight, self.bias, self.eps, self.relu)
+        y, mean, _, _, _, var = apply(x, self.weight, self.bias, self.eps, self.relu)
         n = x.numel() // x.shape[1]
         with torch.no_grad():
             self.running_mean.lerp_(mean, share)

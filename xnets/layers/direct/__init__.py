@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from xnets.layers.direct.jit import missing, vector_width
-from xnets.layers.direct.op import direct
+from xnets.layers.direct.op import apply
 from xnets.layers.kernels import Convolution, Edges, is_transformed
 
 MOST = 2**31  # positions are int32
@@ -89,5 +89,5 @@ def _with_bias(
 ) -> Tensor:
     dtype = _cast(x.dtype)
     x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    y = direct(x, weight, edges.index, stride)
+    y = apply(x, weight, edges.index, stride)
     return y if bias is None else y + bias.view(shape)

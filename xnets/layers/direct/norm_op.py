@@ -1,4 +1,7 @@
-"""Batch normalisation of a batch, with or without ReLU after it, as PyTorch operators; see norms.py, norms_last.py."""
+"""Batch normalisation of a batch, with or without ReLU after it, as PyTorch operators; see norms.py, norms_last.py.
+
+`apply` is what layers call: the operator, or, where nobody looks, its functions without it.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -12,12 +15,12 @@ from xnets.layers.direct import norms, norms_last
 from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.scratch import scratch
 from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, threads_for
+from xnets.layers.kernels import is_watched
 
 Normed = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # y, and of each channel what `norm` says
 
 
-@torch.library.custom_op("xnets::norm", mutates_args=())
-def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Normed:
+def output(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Normed:
     """y = (x - mean) * scale + shift, or 0 if relu and that is below; and of each channel mean, 1 / sd, scale, shift
     and biased variance. x (N, C, H, W), contiguous or channels_last (else y is contiguous), weight and bias (C,), all
     float32 on a CPU."""
@@ -39,8 +42,7 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Nor
     return y, *of_channels
 
 
-@torch.library.custom_op("xnets::norm_gradient", mutates_args=())
-def norm_gradient(
+def gradient(
     dy: Tensor, x: Tensor, mean: Tensor, inverse_sd: Tensor, scale: Tensor, shift: Tensor, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias from that of y and from what `norm` returned."""
@@ -114,6 +116,10 @@ def _rows(x: Tensor) -> int:
     return x.numel() // x.shape[1]
 
 
+norm = torch.library.custom_op("xnets::norm", output, mutates_args=())
+norm_gradient = torch.library.custom_op("xnets::norm_gradient", gradient, mutates_args=())
+
+
 @norm.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Normed:
     return torch.empty_like(_in_order(x)), *(torch.empty_like(weight) for _ in range(5))
@@ -142,7 +148,30 @@ def _backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, No
         wanted = [tensor for tensor, need in zip((x, weight, bias), needed, strict=True) if need]
         found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
         return *(next(found) if need else None for need in needed), None, None
-    return *norm_gradient(dy, x, *of_channels, ctx.relu), None, None
+    computed = norm_gradient if is_watched(dy, x) else gradient
+    return *computed(dy, x, *of_channels, ctx.relu), None, None
 
 
 norm.register_autograd(_backward, setup_context=_save)
+
+
+class _Norm(torch.autograd.Function):
+    """`norm` past the dispatcher."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Normed:
+        ctx.set_materialize_grads(False)  # none but y has a gradient
+        found = output(x, weight, bias, eps, relu)
+        _save(ctx, (x, weight, bias, eps, relu), found)
+        return found
+
+    backward = staticmethod(_backward)
+
+
+def apply(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Normed:
+    """`norm`, the shortest way."""
+    if is_watched(x, weight, bias):
+        return norm(x, weight, bias, eps, relu)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias)):
+        return _Norm.apply(x, weight, bias, eps, relu)
+    return output(x, weight, bias, eps, relu)

@@ -1,5 +1,7 @@
 """The kernels as PyTorch operators, with their gradients of any order and with shapes for torch.compile.
 
+`apply` is what layers call: the operator, or, where nobody looks, its functions without it.
+
 x (N, n_in, H, W) and weight (n_out, D, k, k) are a convolution of padding (k - 1) / 2, k = 1 or 3, stride 1 or 2;
 x (N, n_in) and weight (n_out, D) a linear layer. Only x and weight are saved for the gradients. All are float32, or
 all bfloat16: then each product and sum is float32 still, and the result is rounded once.
@@ -15,11 +17,10 @@ from torch.utils.flop_counter import register_flop_formula
 from xnets.layers.direct.adjacency import adjacency_of
 from xnets.layers.direct.run_pointwise import Columns, pointwise_product, pointwise_weight_gradient
 from xnets.layers.direct.run_window import window_product, window_weight_gradient
-from xnets.layers.kernels import owned
+from xnets.layers.kernels import is_watched, owned
 
 
-@torch.library.custom_op("xnets::direct", mutates_args=())
-def direct(x: Tensor, weight: Tensor, index: Tensor, stride: int = 1) -> Tensor:
+def output(x: Tensor, weight: Tensor, index: Tensor, stride: int = 1) -> Tensor:
     """The layer's output, without bias, in x's layout."""
     dtype, x, weight = x.dtype, x.float(), weight.float()
     adjacency = adjacency_of(index, x.shape[1], weight.shape[0])
@@ -31,8 +32,7 @@ def direct(x: Tensor, weight: Tensor, index: Tensor, stride: int = 1) -> Tensor:
     return _from_columns(y, x.shape[0], size).to(dtype)
 
 
-@torch.library.custom_op("xnets::direct_input_gradient", mutates_args=())
-def direct_input_gradient(
+def input_gradient(
     dy: Tensor, weight: Tensor, index: Tensor, size: list[int], stride: int = 1, last: bool = False
 ) -> Tensor:
     """Gradient of x, whose sizes but the first are `size`: times the transposed graph. last: channels_last."""
@@ -51,8 +51,7 @@ def direct_input_gradient(
     return whole
 
 
-@torch.library.custom_op("xnets::direct_weight_gradient", mutates_args=())
-def direct_weight_gradient(dy: Tensor, x: Tensor, index: Tensor, window: list[int], stride: int = 1) -> Tensor:
+def weight_gradient(dy: Tensor, x: Tensor, index: Tensor, window: list[int], stride: int = 1) -> Tensor:
     """Gradient of the weight, at the edges alone."""
     dtype, dy, x = x.dtype, dy.float(), x.float()
     adjacency = adjacency_of(index, x.shape[1], dy.shape[1])
@@ -100,6 +99,11 @@ def _from_columns(y: Columns, images: int, size: tuple[int, ...]) -> Tensor:
     return owned(y.values.view(images, y.channels, *size))
 
 
+direct = torch.library.custom_op("xnets::direct", output, mutates_args=())
+direct_input_gradient = torch.library.custom_op("xnets::direct_input_gradient", input_gradient, mutates_args=())
+direct_weight_gradient = torch.library.custom_op("xnets::direct_weight_gradient", weight_gradient, mutates_args=())
+
+
 @direct.register_fake
 def _(x: Tensor, weight: Tensor, index: Tensor, stride: int = 1) -> Tensor:
     return _laid_out(x.new_empty(x.shape[0], weight.shape[0], *_size(x, stride)), _layout(x))
@@ -124,9 +128,34 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None,
     x, weight, index = ctx.saved_tensors
     need_x, need_weight = ctx.needs_input_grad[:2]
     last = _layout(x) == torch.channels_last
-    dx = direct_input_gradient(dy, weight, index, list(x.shape[1:]), ctx.stride, last) if need_x else None
-    dw = direct_weight_gradient(dy, x, index, list(weight.shape[2:]), ctx.stride) if need_weight else None
+    # operators where they are watched, or are to have gradients themselves
+    by_operators = torch.is_grad_enabled() or is_watched(dy, x, weight)
+    of_x, of_weight = (
+        (direct_input_gradient, direct_weight_gradient) if by_operators else (input_gradient, weight_gradient)
+    )
+    dx = of_x(dy, weight, index, list(x.shape[1:]), ctx.stride, last) if need_x else None
+    dw = of_weight(dy, x, index, list(weight.shape[2:]), ctx.stride) if need_weight else None
     return dx, dw, None, None
+
+
+class _Direct(torch.autograd.Function):
+    """`direct` past the dispatcher."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, index: Tensor, stride: int) -> Tensor:
+        _save(ctx, (x, weight, index, stride), x)
+        return output(x, weight, index, stride)
+
+    backward = staticmethod(_backward)
+
+
+def apply(x: Tensor, weight: Tensor, index: Tensor, stride: int = 1) -> Tensor:
+    """`direct`, the shortest way."""
+    if is_watched(x, weight, index):
+        return direct(x, weight, index, stride)
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return _Direct.apply(x, weight, index, stride)
+    return output(x, weight, index, stride)
 
 
 # The three are linear in both of their tensors, so that each one's derivatives are the other two.

@@ -43,6 +43,14 @@ class Rows(NamedTuple):
             return weight.index_select(0, self.order)
         return torch.from_numpy(weight.numpy().take(self.order.numpy()))  # twice as fast for single numbers
 
+    def restored(self, gradient: Tensor) -> Tensor:
+        """Of filters as the rows have them (M, ...) -> as the layer has them."""
+        if self.order is None:
+            return gradient
+        restored = torch.empty_like(gradient)
+        restored[self.order] = gradient
+        return restored
+
 
 class Segments(NamedTuple):
     """Rows whose columns are cut into chunks; a row's edges into one chunk are a segment of it.

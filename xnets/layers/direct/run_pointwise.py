@@ -6,7 +6,6 @@ of threads.
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from xnets.layers.direct import pointwise, segments, shared
@@ -147,8 +146,4 @@ def pointwise_weight_gradient(dy: Columns, x: Columns, adjacency: Adjacency) -> 
     pieces = parts(n_out, threads_for(gradient.numel() * columns))
     with rooms_for(pieces, (n_in + width) * tile, (n_out + width) * tile) as rooms:
         in_parallel(kernel, [(*given, *room, *piece, *sizes) for room, piece in rooms])
-    if sparse.order is None:
-        return gradient
-    restored = torch.empty_like(gradient)
-    restored.view(-1)[sparse.order] = gradient.view(-1)
-    return restored
+    return sparse.restored(gradient.view(-1)).view_as(gradient)

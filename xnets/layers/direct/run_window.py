@@ -17,7 +17,8 @@ from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.scratch import rooms_for, scratch
 from xnets.layers.direct.threads import address_of, addresses, in_parallel, parts, threads_for
 
-AT_ONCE = 4 * 1024 * 1024  # floats of packed inputs and outputs: 16 MiB
+AT_ONCE = 2 * 1024 * 1024  # floats of packed inputs and outputs: 8 MiB
+CHUNK = 96 * 1024  # floats of packed inputs whose gradients are computed at a time: three eighths of a core's cache
 UNDER_TILE = 192 * 1024  # floats of packed images under one tile of a window product: three quarters of a core's cache
 
 
@@ -189,6 +190,8 @@ def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: 
     of_x, of_dy = packing.floats(n_in), packing.floats_upstream(n_out)
     # several blocks at once save reductions of lanes; too many would leave the cache
     together = max(1, min(-(-images // lanes), AT_ONCE // (of_x + of_dy)))
+    chunks = min(n_in, -(-together * of_x // CHUNK))
+    bounds, sparse = adjacency.bounds(False, chunks), adjacency.rows
     threads = threads_for(gradient.numel() * height * width * lanes)
     with scratch(together * of_x) as (inputs,), scratch(together * of_dy) as (outputs,):
         for first in range(0, images, lanes * together):
@@ -196,7 +199,7 @@ def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: 
             for i, block in enumerate(blocks):
                 packing.pack(x[block : block + lanes], inputs + 4 * i * of_x)
                 packing.pack_upstream(dy[block : block + lanes], outputs + 4 * i * of_dy)
-            given = (inputs, outputs, *addresses(adjacency.index, gradient))
-            sizes = (n_in, n_out, degree, len(blocks), int(first == 0))
+            given = (inputs, outputs, *addresses(sparse.columns, bounds, gradient))
+            sizes = (n_in, n_out, chunks, len(blocks), int(first == 0))
             in_parallel(kernel, [(*given, *piece, *sizes) for piece in parts(n_out, threads)])
-    return gradient
+    return sparse.restored(gradient.view(-1, 9)).view_as(gradient)

@@ -338,20 +338,25 @@ def _tile(code: Function, shape: Map, corner: str, start: str, stop: str, mirror
 
 
 def weight_gradient(shape: Map, lanes: int) -> Function:
-    """gradient (n_out, degree, 3, 3) of the weight, for outputs [o0, o1), over `blocks` packed blocks of images.
+    """gradient (M, 3, 3) of the weight, for outputs [o0, o1), over `blocks` packed blocks of images.
 
     x (blocks, n_in, shape.plane, lanes), dy (blocks, n_out, shape.upstream, lanes), `shape` being that of the product
-    that makes y of x; added to what is there if not `fresh`.
+    that makes y of x. Output o has in chunk c of the inputs the edges bounds[o, c] ... bounds[o, c + 1], with inputs
+    columns[e]: a chunk of all blocks stays in the cache. Added to what is there if not `fresh`.
     """
     code = Function(
-        "gradient", ["x", "dy", "index", "gradient"], ["o0", "o1", "n_in", "n_out", "degree", "blocks", "fresh"], lanes
+        "gradient",
+        ["x", "dy", "columns", "bounds", "gradient"],
+        ["o0", "o1", "n_in", "n_out", "chunks", "blocks", "fresh"],
+        lanes,
     )
     height, wide, across = shape.height, shape.wide, shape.padded[1]
+    chains = 2 if lanes == 16 else 1  # sums of each tap, where there are registers: one waits while another is added to
     fresh = code.op("icmp ne i64 %fresh, 0")
-    with code.loop("%o0", "%o1") as o, code.loop(0, "%degree") as d:
-        edge = code.add(code.mul(o, "%degree"), d)
-        source = code.mul(code.load_int("%index", edge), shape.plane * lanes)
-        sums = [code.zero() for _ in TAPS]
+
+    def edge(o: str, e: str) -> None:
+        source = code.mul(code.load_int("%columns", e), shape.plane * lanes)
+        sums = [[code.zero() for _ in TAPS] for _ in range(chains)]
         with code.loop(0, "%blocks") as block:
             x = code.at("%x", code.add(code.mul(code.mul(block, "%n_in"), shape.plane * lanes), source))
             plane = code.add(code.mul(block, "%n_out"), o)
@@ -363,18 +368,26 @@ def weight_gradient(shape: Map, lanes: int) -> Function:
                     here = code.add(code.mul(r, shape.step * across * lanes), code.mul(t, shape.step * wide * lanes))
                     there = code.add(code.mul(r, shape.columns * lanes), code.mul(t, wide * lanes))
                     _correlate(code, sums, code.at(x, here), code.at(dy, there), shape, 1)
-        _add_taps(code, sums, code.at("%gradient", code.mul(edge, 9)), fresh)
+        totals = [s.get() for s in sums[0]]
+        for others in sums[1:]:
+            totals = [code.plus(a, s.get()) for a, s in zip(totals, others, strict=True)]
+        _add_taps(code, totals, code.at("%gradient", code.mul(e, 9)), fresh)
+
+    with code.loop(0, "%chunks") as c, code.loop("%o0", "%o1") as o:
+        place = code.add(code.mul(o, code.add("%chunks", 1)), c)
+        with code.loop(code.load_int("%bounds", place), code.load_int("%bounds", code.add(place, 1))) as e:
+            edge(o, e)
     return code
 
 
-def _correlate(code: Function, sums: list[Variable], x: str, dy: str, shape: Map, rows: int) -> None:
+def _correlate(code: Function, sums: list[list[Variable]], x: str, dy: str, shape: Map, rows: int) -> None:
     """Add dy times the pixel under each tap, for `rows` rows of a tile."""
     loaded: dict[tuple[int, int], str] = {}
     high, across = shape.padded
     for i in range(rows):
         for j in range(shape.wide):
             upstream = code.load(code.at(dy, (i * shape.wide + j) * code.width))
-            for s, (di, dj) in zip(sums, TAPS, strict=True):
+            for s, (di, dj) in zip(sums[j % len(sums)], TAPS, strict=True):
                 row = shape.step * i + di - 1 + shape.border
                 column = shape.step * j + dj - 1 + shape.border
                 if not 0 <= row < high or not 0 <= column < across:  # never so with a border
@@ -384,8 +397,8 @@ def _correlate(code: Function, sums: list[Variable], x: str, dy: str, shape: Map
                 s.set(code.fma(loaded[row, column], upstream, s.get()))
 
 
-def _add_taps(code: Function, sums: list[Variable], target: str, fresh: str) -> None:
+def _add_taps(code: Function, sums: list[str], target: str, fresh: str) -> None:
     """Nine sums over their lanes, to nine consecutive floats."""
     for first in range(0, 9, code.width):
-        some = [s.get() for s in sums[first : first + code.width]]
+        some = sums[first : first + code.width]
         add_to(code, code.sums(some), code.at(target, first), code.mask(len(some)), fresh)

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from xnets.errors import XNetsError
 from xnets.inference.weights import Weights, of_layer
 from xnets.layers.expander import ExpanderLayer
+from xnets.layers.max_pool import MaxPool
 from xnets.layers.norm_relu import NormReLU
 
 # one number of the output from one of the input, whatever the layout
@@ -93,7 +94,7 @@ def mapped(value: Any, function: Callable[[Node], Any]) -> Any:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (ExpanderLayer, NormReLU)) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (ExpanderLayer, NormReLU, MaxPool)) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Shapes(fx.Interpreter):
@@ -223,7 +224,7 @@ def _module(layer: nn.Module, shape: tuple[int, ...], before: tuple[int, ...]) -
         return {"kind": "norm", "scale": scale.to(dtype), "shift": shift.to(dtype), "relu": relu}
     if type(layer) is nn.ReLU:
         return {"kind": "relu"}
-    if type(layer) is nn.MaxPool2d and not layer.return_indices:
+    if type(layer) in (nn.MaxPool2d, MaxPool) and not layer.return_indices:
         return _pooling(True, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode)
     if type(layer) is nn.AvgPool2d and layer.divisor_override is None:
         return _pooling(False, layer.kernel_size, layer.stride, layer.padding, 1, layer.ceil_mode)

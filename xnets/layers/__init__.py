@@ -6,6 +6,7 @@ from xnets.layers.direct import DirectKernel
 from xnets.layers.expander import ExpanderConv2d, ExpanderLayer, ExpanderLinear
 from xnets.layers.initialise import INITS
 from xnets.layers.kernels import KERNELS
+from xnets.layers.max_pool import MaxPool
 from xnets.layers.norm_relu import NormReLU, for_training
 from xnets.layers.triton import TritonKernel
 
@@ -13,6 +14,6 @@ KERNELS["direct"] = DirectKernel()
 KERNELS["triton"] = TritonKernel()
 
 __all__ = [
-    "INITS", "KERNELS", "ExpanderConv2d", "ExpanderLayer", "ExpanderLinear", "NormReLU", "expand_model", "for_training",
-    "kernels", "to_dense",
+    "INITS", "KERNELS", "ExpanderConv2d", "ExpanderLayer", "ExpanderLinear", "MaxPool", "NormReLU", "expand_model",
+    "for_training", "kernels", "to_dense",
 ]  # fmt: skip

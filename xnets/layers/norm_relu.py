@@ -1,4 +1,7 @@
-"""for_training: the same network with batch norms and the ReLUs after them computed together, on CPUs."""
+"""for_training: the same network with what is between its convolutions computed faster, on CPUs.
+
+Batch norms and the ReLUs after them are computed together; max pooling is that of max_pool.py.
+"""
 
 from collections import Counter
 from itertools import pairwise
@@ -11,6 +14,7 @@ from xnets.layers.choice import kernel_in_force
 from xnets.layers.convert import replaced
 from xnets.layers.direct import MOST, missing
 from xnets.layers.kernels import is_transformed
+from xnets.layers.max_pool import MaxPool, is_replaceable
 
 SMALL = 16_384  # numbers below which the call itself is what takes time
 
@@ -77,14 +81,15 @@ class NormReLU(nn.Module):
 
 
 def for_training(model: nn.Module) -> nn.Module:
-    """`model` itself, its batch norms made for training on a CPU; elsewhere it computes what it did.
+    """`model` itself, its batch norms and max pools made for training on a CPU; elsewhere it computes what it did.
 
     Maps may be contiguous, which is faster in DenseNets, since these concatenate them, or channels_last (the model by
     model.to(memory_format=torch.channels_last), and its images), which is faster with depthwise convolutions.
 
     Each nn.BatchNorm2d becomes a NormReLU, together with an nn.ReLU that follows it in an nn.Sequential. Parameters
     and the names in the state_dict stay: save that, and load it into the network as it was. A norm without affine
-    parameters or running statistics stays, and so do both if the norm or the ReLU has hooks.
+    parameters or running statistics stays, and so do both if the norm or the ReLU has hooks. Each nn.MaxPool2d(2)
+    becomes a MaxPool, which is one still.
 
     What looks for nn.BatchNorm2d does not see a NormReLU: nn.SyncBatchNorm's conversion, or code that picks the
     parameters without weight decay; and the ReLU's place in an nn.Sequential is empty, so that what is cut off before
@@ -98,6 +103,7 @@ def for_training(model: nn.Module) -> nn.Module:
                 if norm in new and uses[norm] == 1 and type(relu) is nn.ReLU and not _hooked(relu):
                     new[norm].relu = True
                     parent._modules[name] = nn.Identity()
+    new |= {pool: MaxPool() for pool in model.modules() if is_replaceable(pool) and not _hooked(pool)}
     return replaced(model, new)
 
 

@@ -80,7 +80,7 @@ CORNERS = {
 
 
 @needs_llvmlite
-@pytest.mark.parametrize("batch", [1, 2, 4])
+@pytest.mark.parametrize("batch", [1, 2, 4, 7])
 @pytest.mark.parametrize("size", [(7, 7), (14, 13), (1, 40), (40, 1), (5, 31), (2, 64), (33, 33)])
 def test_few_images_are_cut_into_pieces(size, batch):
     assert_right(problem(12, 9, 1, 5, 3, batch, size))
@@ -160,14 +160,16 @@ def test_narrower_vectors(width, features, monkeypatch):
 
 
 @needs_llvmlite
-@pytest.mark.parametrize("sharing", [0, 1000])
+@pytest.mark.parametrize(("sharing", "chunk"), [(0, 1), (1000, 30_000)])
 @pytest.mark.parametrize("name", ["whole map", "bands taller than the rest of the map", "linear, many tiles"])
-def test_work_in_pieces_that_fit_small_caches(name, sharing, monkeypatch):
+def test_work_in_pieces_that_fit_small_caches(name, sharing, chunk, monkeypatch):
     from xnets.layers.direct import run_pointwise, run_window
 
-    monkeypatch.setattr(run_window, "AT_ONCE", 1)
+    monkeypatch.setattr(run_window, "CHUNK", chunk)
     monkeypatch.setattr(run_pointwise, "CACHE", 4000)
     monkeypatch.setattr(run_pointwise, "NEAR", 500)
+    monkeypatch.setattr(run_pointwise, "GROUPED", 500)
+    monkeypatch.setattr(run_pointwise, "FEWEST_EDGES", 2)
     monkeypatch.setattr(run_pointwise, "SHARING", sharing)
     n_in, rows, degree, window, _, size = CORNERS[name]
     assert_right(problem(n_in, rows, 1, degree, window, 70, size))

@@ -17,7 +17,7 @@ from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, th
 SHARING = 24  # from this compression on, four outputs share too few inputs for grouping to pay
 NEAR = 16 * 1024  # floats of input that shall stay close to the core
 GROUPED = 8 * 1024  # as NEAR, where four outputs are summed at once
-MOST_CHUNKS = 4
+MOST_CHUNKS, FEWEST_EDGES = 4, 16  # of each output in a chunk
 
 
 class Columns(NamedTuple):
@@ -83,7 +83,7 @@ def chunks_of_grouped(n: int, tile: int, degree: float) -> int:
 
     Close to the core, but not too few edges in a chunk, nor sums to be read and written too often.
     """
-    return max(1, min(-(-n * tile // GROUPED), MOST_CHUNKS, int(degree) // 16))
+    return max(1, min(-(-n * tile // GROUPED), MOST_CHUNKS, int(degree) // FEWEST_EDGES))
 
 
 def _grouped(

@@ -11,14 +11,14 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from xnets.layers.direct import window
+from xnets.layers.direct import window, window_gradient
 from xnets.layers.direct.adjacency import Adjacency
 from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.scratch import rooms_for, scratch
 from xnets.layers.direct.threads import address_of, addresses, in_parallel, parts, threads_for
 
-AT_ONCE = 2 * 1024 * 1024  # floats of packed inputs and outputs: 8 MiB
-CHUNK = 96 * 1024  # floats of packed inputs whose gradients are computed at a time: three eighths of a core's cache
+CHUNK = 96 * 1024  # floats of packed inputs whose edges' gradients are computed at a time: a third of a core's cache
+FEWEST = 16  # of them, in channels, if one has not too many pixels
 UNDER_TILE = 192 * 1024  # floats of packed images under one tile of a window product: three quarters of a core's cache
 
 
@@ -184,22 +184,35 @@ def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: 
     n_out, degree = adjacency.index.shape
     height, width = dy.shape[2:]
     packing = packing_for(images, (height, width), stride, tuple(x.shape[2:]) if stride > 1 else (0, 0), inset=cut)
-    lanes = packing.lanes
-    kernel = compiled(window.weight_gradient, packing.shape, lanes)
+    lanes, shape = packing.lanes, packing.shape
     gradient = x.new_empty(n_out, degree, 3, 3)
-    of_x, of_dy = packing.floats(n_in), packing.floats_upstream(n_out)
-    # several blocks at once save reductions of lanes; too many would leave the cache
-    together = max(1, min(-(-images // lanes), AT_ONCE // (of_x + of_dy)))
-    chunks = min(n_in, -(-together * of_x // CHUNK))
-    bounds, sparse = adjacency.bounds(False, chunks), adjacency.rows
     threads = threads_for(gradient.numel() * height * width * lanes)
-    with scratch(together * of_x) as (inputs,), scratch(together * of_dy) as (outputs,):
+    blocks = -(-images // lanes)
+    # several blocks at once save reductions of lanes; too many leave room for few channels
+    together = max(1, min(blocks, CHUNK // (FEWEST * shape.plane * lanes)))
+    together = -(-blocks // -(-blocks // together))
+    # inputs are shared among the threads: the gradient of an edge is computed by one of them, whatever their number
+    chunks = min(n_in, threads * -(-together * packing.floats(n_in) // (CHUNK * threads)))
+    per = -(-n_in // chunks)
+    bounds, sparse = adjacency.bounds(False, chunks), adjacency.rows
+    zeros = x.new_zeros(lanes)
+    of_chunk = compiled(window_gradient.weight_gradient, shape, lanes)
+    steps = address_of(packing.packer(x.shape[2:])), address_of(of_chunk)
+    given = addresses(sparse.columns, bounds, gradient)
+    kernel = compiled(window_gradient.chunks_of_gradient, shape.plane, lanes)
+    of_dy, x_image = packing.floats_upstream(n_out), math.prod(x.shape[1:])
+    rooms = rooms_for(parts(chunks, threads), per * shape.plane * lanes * together)
+    with scratch(together * of_dy) as (outputs,), rooms as rooms:
         for first in range(0, images, lanes * together):
-            blocks = range(first, min(images, first + lanes * together), lanes)
-            for i, block in enumerate(blocks):
-                packing.pack(x[block : block + lanes], inputs + 4 * i * of_x)
+            now = range(first, min(images, first + lanes * together), lanes)
+            for i, block in enumerate(now):
                 packing.pack_upstream(dy[block : block + lanes], outputs + 4 * i * of_dy)
-            given = (inputs, outputs, *addresses(sparse.columns, bounds, gradient))
-            sizes = (n_in, n_out, chunks, len(blocks), int(first == 0))
-            in_parallel(kernel, [(*given, *piece, *sizes) for piece in parts(n_out, threads)])
+            sizes = (chunks, per, n_in, n_out, x_image, first, images, len(now), int(first == 0))
+            in_parallel(
+                kernel,
+                [
+                    (*steps, *addresses(x), outputs, *given, *room, *addresses(zeros), *piece, *sizes)
+                    for room, piece in rooms
+                ],
+            )
     return sparse.restored(gradient.view(-1, 9)).view_as(gradient)

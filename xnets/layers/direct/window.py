@@ -9,7 +9,6 @@ Small maps fit into one tile: then they are packed without a border, and taps th
 from typing import NamedTuple
 
 from xnets.layers.direct.ir import Function, Variable
-from xnets.layers.direct.pointwise import add_to
 
 TAPS = [(i, j) for i in range(3) for j in range(3)]
 SPREAD = -2
@@ -335,70 +334,3 @@ def _tile(code: Function, shape: Map, corner: str, start: str, stop: str, mirror
                     if 0 <= row < shape.tall and 0 <= column < shape.wide:
                         s = sums[row * shape.wide + column]
                         s.set(code.fma(pixel, tap, s.get()))
-
-
-def weight_gradient(shape: Map, lanes: int) -> Function:
-    """gradient (M, 3, 3) of the weight, for outputs [o0, o1), over `blocks` packed blocks of images.
-
-    x (blocks, n_in, shape.plane, lanes), dy (blocks, n_out, shape.upstream, lanes), `shape` being that of the product
-    that makes y of x. Output o has in chunk c of the inputs the edges bounds[o, c] ... bounds[o, c + 1], with inputs
-    columns[e]: a chunk of all blocks stays in the cache. Added to what is there if not `fresh`.
-    """
-    code = Function(
-        "gradient",
-        ["x", "dy", "columns", "bounds", "gradient"],
-        ["o0", "o1", "n_in", "n_out", "chunks", "blocks", "fresh"],
-        lanes,
-    )
-    height, wide, across = shape.height, shape.wide, shape.padded[1]
-    chains = 2 if lanes == 16 else 1  # sums of each tap, where there are registers: one waits while another is added to
-    fresh = code.op("icmp ne i64 %fresh, 0")
-
-    def edge(o: str, e: str) -> None:
-        source = code.mul(code.load_int("%columns", e), shape.plane * lanes)
-        sums = [[code.zero() for _ in TAPS] for _ in range(chains)]
-        with code.loop(0, "%blocks") as block:
-            x = code.at("%x", code.add(code.mul(code.mul(block, "%n_in"), shape.plane * lanes), source))
-            plane = code.add(code.mul(block, "%n_out"), o)
-            dy = code.at("%dy", code.mul(plane, shape.upstream * lanes))
-            if shape.whole:
-                _correlate(code, sums, x, dy, shape, height)
-            else:
-                with code.loop(0, height) as r, code.loop(0, shape.tiles) as t:
-                    here = code.add(code.mul(r, shape.step * across * lanes), code.mul(t, shape.step * wide * lanes))
-                    there = code.add(code.mul(r, shape.columns * lanes), code.mul(t, wide * lanes))
-                    _correlate(code, sums, code.at(x, here), code.at(dy, there), shape, 1)
-        totals = [s.get() for s in sums[0]]
-        for others in sums[1:]:
-            totals = [code.plus(a, s.get()) for a, s in zip(totals, others, strict=True)]
-        _add_taps(code, totals, code.at("%gradient", code.mul(e, 9)), fresh)
-
-    with code.loop(0, "%chunks") as c, code.loop("%o0", "%o1") as o:
-        place = code.add(code.mul(o, code.add("%chunks", 1)), c)
-        with code.loop(code.load_int("%bounds", place), code.load_int("%bounds", code.add(place, 1))) as e:
-            edge(o, e)
-    return code
-
-
-def _correlate(code: Function, sums: list[list[Variable]], x: str, dy: str, shape: Map, rows: int) -> None:
-    """Add dy times the pixel under each tap, for `rows` rows of a tile."""
-    loaded: dict[tuple[int, int], str] = {}
-    high, across = shape.padded
-    for i in range(rows):
-        for j in range(shape.wide):
-            upstream = code.load(code.at(dy, (i * shape.wide + j) * code.width))
-            for s, (di, dj) in zip(sums[j % len(sums)], TAPS, strict=True):
-                row = shape.step * i + di - 1 + shape.border
-                column = shape.step * j + dj - 1 + shape.border
-                if not 0 <= row < high or not 0 <= column < across:  # never so with a border
-                    continue
-                if (row, column) not in loaded:
-                    loaded[row, column] = code.load(code.at(x, (row * across + column) * code.width))
-                s.set(code.fma(loaded[row, column], upstream, s.get()))
-
-
-def _add_taps(code: Function, sums: list[str], target: str, fresh: str) -> None:
-    """Nine sums over their lanes, to nine consecutive floats."""
-    for first in range(0, 9, code.width):
-        some = sums[first : first + code.width]
-        add_to(code, code.sums(some), code.at(target, first), code.mask(len(some)), fresh)

@@ -200,8 +200,11 @@ def test_a_strip_is_as_many_rows_as_fit():
     for floats, rows in ((1, shape.tall), (64 * 10 * 34 * 16, 8), (64 * 34 * 34 * 16, 32), (64 * 34 * 34 * 16 - 1, 16)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(window, "STRIP", floats)
-            assert window.strip_of(shape, 64, 16).height == rows
-    assert window.strip_of(window.tiled(14, 14, 16), 10**6, 16).height == 14  # small maps are packed whole
+            assert window.strip_of(shape, 64, 1, 16).height == rows
+    assert window.strip_of(window.tiled(14, 14, 16), 10**6, 1, 16).height == 14  # small maps are packed whole
+    strips = [window.strip_of(shape, 1, rows, 16).height for rows in (1, 64, 1024)]  # the product's rows count too
+    assert strips == sorted(strips, reverse=True)
+    assert strips[0] > strips[-1]
 
 
 @pytest.mark.parametrize("at_once", [1, 40, 2**16])

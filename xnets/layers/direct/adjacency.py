@@ -10,7 +10,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from xnets.layers.direct.forked import ForkedLock
 
-MOST_GROUPED = 2**15
+MOST_GROUPED = 2**15  # columns, and half of a group's edges
 AT_ONCE = 2**16  # edges that are grouped at a time
 
 
@@ -25,7 +25,7 @@ class Grouped(NamedTuple):
     counts: Tensor  # (chunks x groups, 2 ** group - 1) int32, entries of each subset
     columns: Tensor  # (E,) int32, the column of each entry
     where: Tensor  # (chunks x groups, 2) int64, each group's first entry and first edge
-    order: Tensor  # (M,) int32, which edge stands at each place: weights[order] is what the kernel reads
+    order: Tensor  # (M,) which edge stands at each place, int32; or as Adjacency.grouped says
 
 
 class Rows(NamedTuple):
@@ -86,7 +86,10 @@ class Adjacency:
         return torch.equal(self.index[:: self.block], index)
 
     def grouped(self, transposed: bool, group: int, chunks: int = 1) -> Grouped:
-        """Rows are outputs, or inputs if transposed; of at most MOST_GROUPED columns, which are int16."""
+        """Rows are outputs, or inputs if transposed; of at most MOST_GROUPED columns, which are int16.
+
+        order is 16 bits too: counted from the group's first edge, or, transposed, the place among its output's edges.
+        """
         key = (transposed, group, chunks)
         if key not in self._grouped:
             inputs = self.index.numpy().ravel()
@@ -94,7 +97,8 @@ class Adjacency:
             rows, columns = (inputs, outputs) if transposed else (outputs, inputs)
             shape = (self.n_in, self.n_out) if transposed else (self.n_out, self.n_in)
             found = group_rows(rows, columns, *shape, group, chunks)
-            self._grouped[key] = found._replace(columns=found.columns.to(torch.int16))
+            order = found.order % (self.degree if transposed else group * self.degree)
+            self._grouped[key] = found._replace(columns=found.columns.to(torch.int16), order=order.to(torch.int16))
         return self._grouped[key]
 
     def segments(self, transposed: bool, chunk: int, block: int) -> Segments:

@@ -127,7 +127,10 @@ class Function:
             self.emit(f"call void @llvm.prefetch.p0(ptr {self.at(pointer, line)}, {how})")
 
     def load_int(self, pointer: str, index: Value, kind: str = "i32") -> str:
-        """pointer[index], never negative, as an i64."""
+        """pointer[index], never negative, as an i64; kind "u16" has no sign."""
+        if kind == "u16":
+            place = self.at(pointer, index, "i16")
+            return self.op(f"zext i16 {self.op(f'load i16, ptr {place}')} to i64")
         found = self.op(f"load {kind}, ptr {self.at(pointer, index, kind)}")
         return found if kind == "i64" else self.op(f"zext nneg {kind} {found} to i64")
 

@@ -123,18 +123,19 @@ def fetch_of(code: Function, image: str, channels: str, tile: int, first: str, c
     return fetch
 
 
-def forward(group: int, gather: bool, last: bool, vectors: int, width: int) -> Function:
+def forward(group: int, gather: str, last: bool, vectors: int, width: int) -> Function:
     """y = sparse @ x for tiles [t0, t1) and groups of outputs [g0, g1).
 
     x (N, n_in, pixels), y (N, rows, pixels), or (columns, n_in) and (columns, rows) with `last`; rows = outputs, padded
     in `outputs` (tile, groups x group).
-    edges, counts, where and order are those of adjacency.Grouped; weights are in that order already, or, with
-    `gather`, in the layer's own: where there is but one tile, sorting them first would cost more than it saves.
+    edges, counts, where and order are those of adjacency.Grouped; weights are in that order already, or, if `gather`
+    is not "", in the layer's own: where there is but one tile, sorting them first would cost more than it saves.
+    `gather` says what the rows are, "outputs" or "inputs".
     """
     code = Function(
         "forward",
         ["x", "weights", "edges", "counts", "where", "order", "y", "inputs", "outputs"],
-        ["t0", "t1", "g0", "g1", "n_in", "rows", "chunks", "columns", "pixels"],
+        ["t0", "t1", "g0", "g1", "n_in", "rows", "degree", "chunks", "columns", "pixels"],
         width,
     )
     tile = vectors * width
@@ -154,48 +155,74 @@ def forward(group: int, gather: bool, last: bool, vectors: int, width: int) -> F
     return code
 
 
-def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: int, gather: bool, fresh: str) -> None:
+def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: int, gather: str, fresh: str) -> None:
     """Group g of the outputs of one tile, from the entries at `place`.
 
     Inputs are taken by the subset of the outputs they feed: one load for all of them.
     """
-    patterns = 2**group - 1
-    copies = 2 if group == 1 else 1  # two edges in flight where one output's chain of sums is all there is
-    sums = [[[code.zero() for _ in range(vectors)] for _ in range(copies)] for _ in range(group)]
-    edge = code.variable(code.load_int("%where", code.mul(place, 2), "i64"))
-    weight = code.variable(code.load_int("%where", code.add(code.mul(place, 2), 1), "i64"))
+    sums = [[code.zero() for _ in range(vectors)] for _ in range(group)]
 
-    def entry(pattern: int, e: str, w: str, copy: int) -> None:
-        row = code.at("%inputs", code.mul(code.load_int("%edges", e, "i16"), tile))
+    def entry(pattern: int, e: str, w: str) -> None:
+        column = code.load_int("%edges", e, "i16")
+        row = code.at("%inputs", code.mul(column, tile))
         loaded = [code.load(code.at(row, v * code.width)) for v in range(vectors)]
         members = [o for o in range(group) if pattern >> o & 1]
         for i, o in enumerate(members):
             which = code.add(w, i)
-            scale = code.broadcast(code.at("%weights", code.load_int("%order", which) if gather else which))
-            for v, s in enumerate(sums[o][copy]):
+            which = _edge(code, gather, g, column, which, group) if gather else which
+            scale = code.broadcast(code.at("%weights", which))
+            for v, s in enumerate(sums[o]):
                 s.set(code.fma(loaded[v], scale, s.get()))
 
-    for pattern in range(1, patterns + 1):
-        size = pattern.bit_count()
-        count = code.load_int("%counts", code.add(code.mul(place, patterns), pattern - 1))
-        e0, w0 = edge.get(), weight.get()
-        paired = code.op(f"and i64 {count}, -{copies}")
-        with code.loop(0, paired, copies) as i:
-            for copy in range(copies):
-                e = code.add(code.add(e0, i), copy)
-                entry(pattern, e, code.add(w0, code.mul(code.add(i, copy), size)), copy)
-        with code.loop(paired, count) as i:
-            entry(pattern, code.add(e0, i), code.add(w0, code.mul(i, size)), 0)
-        edge.set(code.add(e0, count))
-        weight.set(code.add(w0, code.mul(count, size)))
+    _each_entry(code, place, group, entry)
     for o in range(group):
         row = code.at("%outputs", code.mul(code.add(code.mul(g, group), o), tile))
         for v in range(vectors):
-            total = sums[o][0][v].get()
-            for copy in range(1, copies):
-                total = code.plus(total, sums[o][copy][v].get())
             there = code.at(row, v * code.width)
-            code.store(code.plus(total, unless(code, fresh, code.load(there))), there)
+            code.store(code.plus(sums[o][v].get(), unless(code, fresh, code.load(there))), there)
+
+
+def _each_entry(code: Function, place: str, group: int, entry: Callable[[int, str, str], None]) -> None:
+    """entry(pattern, e, w) for each entry at `place`: its subset of the group, its number, and its first edge's."""
+    edge = code.variable(code.load_int("%where", code.mul(place, 2), "i64"))
+    weight = code.variable(code.load_int("%where", code.add(code.mul(place, 2), 1), "i64"))
+    for pattern in range(1, 2**group):
+        size = pattern.bit_count()
+        count = code.load_int("%counts", code.add(code.mul(place, 2**group - 1), pattern - 1))
+        e0, w0 = edge.get(), weight.get()
+        with code.loop(0, count) as i:
+            entry(pattern, code.add(e0, i), code.add(w0, code.mul(i, size)))
+        edge.set(code.add(e0, count))
+        weight.set(code.add(w0, code.mul(count, size)))
+
+
+def _edge(code: Function, rows: str, g: str, column: str, which: str, group: int) -> str:
+    """The edge, as the layer counts them, that stands at place `which`; see Adjacency.grouped."""
+    first = code.mul(column, "%degree") if rows == "inputs" else code.mul(code.mul(g, group), "%degree")
+    return code.add(first, code.load_int("%order", which, "u16"))
+
+
+def sort(group: int, rows: str, width: int) -> Function:
+    """sorted = the weights in the order of adjacency.Grouped, for places [p0, p1): chunks, and in each all groups."""
+    code = Function(
+        "sort",
+        ["weights", "edges", "counts", "where", "order", "sorted"],
+        ["p0", "p1", "groups", "degree"],
+        width,
+    )
+    with code.loop("%p0", "%p1") as place:
+        g = code.op(f"srem i64 {place}, %groups")
+
+        def entry(pattern: int, e: str, w: str, g: str = g) -> None:
+            column = code.load_int("%edges", e, "i16")
+            for i in range(pattern.bit_count()):
+                which = code.add(w, i)
+                source = code.at("%weights", _edge(code, rows, g, column, which, group))
+                weight = code.op(f"load float, ptr {source}")
+                code.emit(f"store float {weight}, ptr {code.at('%sorted', which)}")
+
+        _each_entry(code, place, group, entry)
+    return code
 
 
 def weight_gradient(last: bool, vectors: int, width: int) -> Function:

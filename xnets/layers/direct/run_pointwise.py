@@ -6,6 +6,7 @@ of threads.
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from xnets.layers.direct import pointwise, segments, shared
@@ -59,7 +60,8 @@ def pointwise_product(x: Columns, weight: Tensor, adjacency: Adjacency, transpos
         _shared(x, weight.view(-1), adjacency, group, y, tile, threads)
         return y
     # the sums of four outputs at once load less, if the inputs stay in the cache
-    shares = weight.numel() * SHARING > rows * n and n * tile <= CACHE and n <= MOST_GROUPED
+    fits = n * tile <= CACHE and n <= MOST_GROUPED and 4 * adjacency.degree <= 2 * MOST_GROUPED
+    shares = fits and weight.numel() * SHARING > rows * n
     multiply = _grouped if shares else _segmented
     multiply(x, weight.view(-1), adjacency, transposed, y, tile, threads)
     return y
@@ -92,14 +94,20 @@ def _grouped(
     n, rows, width, group = x.channels, y.channels, vector_width(), 4
     tiles, groups = -(-x.count // tile), -(-rows // group)
     chunks = chunks_of_grouped(n, tile, weight.numel() // rows)
-    gather = tiles <= 2
-    sparse = adjacency.grouped(transposed, group, chunks)
-    sorted_weight = weight if gather else weight.index_select(0, sparse.order)
+    sparse, side = adjacency.grouped(transposed, group, chunks), "inputs" if transposed else "outputs"
+    tables = addresses(sparse.columns, sparse.counts, sparse.where, sparse.order)
+    gather = side if tiles <= 2 else ""
+    if not gather:
+        weight, given = torch.empty_like(weight), addresses(weight)
+        given = (*given, *tables, *addresses(weight))
+        pieces = parts(chunks * groups, threads_for(weight.numel()))
+        sort = compiled(pointwise.sort, group, side, width)
+        in_parallel(sort, [(*given, *piece, groups, adjacency.degree) for piece in pieces])
     kernel = compiled(pointwise.forward, group, gather, x.last, tile // width, width)
-    given = addresses(x.values, sorted_weight, sparse.columns, sparse.counts, sparse.where, sparse.order, y.values)
-    sizes = (n, rows, chunks, x.count, x.pixels)
+    given = (*addresses(weight), *tables, *addresses(y.values))
+    sizes = (n, rows, adjacency.degree, chunks, x.count, x.pixels)
     with rooms_for(_pieces(tiles, groups, threads), (n + width) * tile, (groups * group + width) * tile) as rooms:
-        in_parallel(kernel, [(*given, *room, *piece, *sizes) for room, piece in rooms])
+        in_parallel(kernel, [(*addresses(x.values), *given, *room, *piece, *sizes) for room, piece in rooms])
 
 
 def _segmented(

@@ -148,7 +148,7 @@ def _windows(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, 
         return product, compiled(window.unpack, shape, lanes)
 
     if is_even(blocks, threads):
-        strip = window.strip_of(shape, channels, lanes)
+        strip = window.strip_of(shape, channels, rows, lanes)
         whole = compiled(window.whole_blocks, lanes)
         steps = [address_of(kernel) for kernel in (packing.packer(x.shape[2:], strip), *kernels(strip))]
         sizes = (images, channels, rows, x_image, y_image, chunks)

@@ -15,7 +15,7 @@ SPREAD = -2
 GAP = 9  # vectors added to a channel whose length is a multiple of `CROWDED`
 CROWDED = 32
 UNROLLED = 256  # pixels of a map up to which the code to move them is written out, pixel by pixel
-STRIP = 2**20  # floats of a packed strip: 4 MiB
+STRIP = 2**18  # floats of a packed strip: 1 MiB
 
 
 def step_of(height: int, width: int) -> int:
@@ -133,16 +133,17 @@ def tiled(
     return min((shape for shape in maps if not shape.whole), key=cost)
 
 
-def strip_of(shape: Map, channels: int, lanes: int) -> Map:
-    """The part of a large map that is packed, computed and unpacked at a time: as many rows as fit into STRIP.
+def strip_of(shape: Map, channels: int, rows: int, lanes: int) -> Map:
+    """The part of a large map that is packed, computed and unpacked at a time: as many rows as fit into STRIP, of
+    the source's channels and of the product's, which are the matrix's `rows`.
 
     Strips are of one height and of whole tiles; where there is none such, the map is its own.
     """
-    if shape.step != 1 or shape.inset or shape.height * shape.width <= UNROLLED:
+    if shape.step != 1 or shape.height * shape.width <= UNROLLED:
         return shape
-    rows = [r for r in range(shape.tall, shape.height + 1, shape.tall) if shape.height % r == 0]
-    strips = [shape._replace(height=r, inset=True) for r in rows]
-    near = [strip for strip in strips if channels * strip.plane * lanes <= STRIP]
+    heights = [h for h in range(shape.tall, shape.height + 1, shape.tall) if shape.height % h == 0]
+    strips = [shape._replace(height=h, inset=True) for h in heights]
+    near = [strip for strip in strips if max(channels * strip.plane, rows * strip.sums) * lanes <= STRIP]
     return (near or strips[:1] or [shape])[-1]
 
 

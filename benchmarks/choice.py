@@ -5,6 +5,7 @@ the dense layer in the same layout (NCHW) and the authors' masked layer, in turn
 """
 
 import argparse
+import itertools
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,9 +60,9 @@ def measure(layer: ExpanderLayer, shape: tuple[int, ...], forward_only: bool, re
 
 def rows(options: argparse.Namespace) -> Iterator[list]:
     """Of the csv, each as it is measured."""
-    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    for name in options.networks:
+    for threads, name in itertools.product(options.threads, options.networks):
+        torch.set_num_threads(threads)
         ratios = {}
         for where, layer, shape in tqdm(list(distinct_layers(name)), desc=name):
             for forward_only in (True, False):
@@ -69,16 +70,17 @@ def rows(options: argparse.Namespace) -> Iterator[list]:
                 what = "forward" if forward_only else "forward+backward"
                 window = "x".join(map(str, layer.window)) or "linear"
                 about = [name, where, "x".join(map(str, shape)), layer.n_out, layer.degree, window, what]
-                yield [options.threads, *about, *found, options.repeats]
+                yield [threads, *about, *found, options.repeats]
                 ratios[where, what] = float(found[-3])
         worst = min(ratios, key=lambda key: ratios[key])
-        print(f"{name}: {ratios[worst]:.2f} times as fast as the faster of dense and masked in {worst}, the worst case")
+        said = f"{ratios[worst]:.2f} times as fast as the faster of dense and masked in {worst}, the worst case"
+        print(f"{threads} threads, {name}: {said}", flush=True)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--networks", nargs="*", default=list(BATCHES), choices=list(BATCHES))
     parser.add_argument("--csv", type=Path, default=CSV)

@@ -1,7 +1,9 @@
 """The csv files of the benchmarks: where they were taken, and how they are written."""
 
 import csv
+import functools
 import os
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,11 +15,26 @@ def machine() -> str:
     return f"{cpu_name()}, {os.cpu_count()} cores"
 
 
+@functools.cache
+def commit() -> str:
+    """The code's, with a + if files were changed since; "" where there is no git."""
+    here, found = Path(__file__).parent, []
+    for command in (["rev-parse", "--short=7", "HEAD"], ["status", "--porcelain", "--", "*.py"]):
+        try:
+            found.append(subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=True).stdout)
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+    return found[0].strip() + ("+" if found[1] else "")
+
+
 def write_rows(path: Path, columns: list[str], rows: Iterable[list]) -> None:
-    """Each row as it comes: measuring takes long, and what is measured stays if it is broken off."""
+    """Each row as it comes: measuring takes long, and what is measured stays if it is broken off.
+
+    `columns` begin with the machine; the commit comes after it.
+    """
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
+        writer.writerow([columns[0], "commit", *columns[1:]])
         for row in rows:
-            writer.writerow([machine(), *row])
+            writer.writerow([machine(), commit(), *row])
             file.flush()

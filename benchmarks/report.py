@@ -149,12 +149,12 @@ def networks_table(networks: pd.DataFrame) -> list[str]:
 def choice_table(choice: pd.DataFrame) -> list[str]:
     """Markdown: how much faster "auto" is than the faster of dense and masked, over the layers of each network."""
     rows = []
-    for (network, what), mine in choice.groupby(["network", "pass"], sort=False):
+    for (threads, network, what), mine in choice.groupby(["threads", "network", "pass"], sort=False):
         worst = mine.loc[mine["ratio"].idxmin()]
         chosen = (mine["kernel"] == "direct").sum()
         worst_layer = f"{worst['ratio']:.2f} ({worst['layer']}: {worst['window']}, {worst['auto_ms']:.1f} ms)"
-        rows.append([network, what, len(mine), chosen, f"{mine['ratio'].median():.2f}", worst_layer])
-    return markdown(["network", "pass", "distinct layers", "by direct", "median ratio", "worst layer"], rows)
+        rows.append([network, threads, what, len(mine), chosen, f"{mine['ratio'].median():.2f}", worst_layer])
+    return markdown(["network", "threads", "pass", "distinct layers", "by direct", "median ratio", "worst layer"], rows)
 
 
 def memory_table(memory: pd.DataFrame) -> list[str]:
@@ -177,7 +177,8 @@ def text(layers: pd.DataFrame, networks: pd.DataFrame, choice: pd.DataFrame, mem
     rates = "; ".join(f"{row['method']} {row['ratio']:.1f} ({row['threads']} threads)" for _, row in peaks.iterrows())
     parts = [
         "# What the kernels reach", "",
-        f"Written by `make bench` from the csv files beside it. Machine: {layers['machine'].iloc[0]}; {rates}.",
+        f"Written by `make bench` from the csv files beside it, which name the commits they were measured at. Machine: "
+        f"{layers['machine'].iloc[0]}; {rates}.",
         "All ratios are of times in one interleaved run, medians; dense is the faster of NCHW and channels_last.", "",
         (HERE / "conditions.txt").read_text(),  # written by who measured: how quiet it was, what is missing
     ]  # fmt: skip
@@ -203,7 +204,7 @@ def text(layers: pd.DataFrame, networks: pd.DataFrame, choice: pd.DataFrame, mem
         "",
     ]
     parts += ["## The automatic choice, layer by layer", ""]
-    parts += ["`auto` in NCHW against the faster of dense and masked, 1 thread.", "", *choice_table(choice), ""]
+    parts += ["`auto` in NCHW against the faster of dense and masked.", "", *choice_table(choice), ""]
     parts += ["## Networks", "", f"In brackets the quartiles. {LIMIT}", "", *networks_table(networks), ""]
     parts += ["![networks](networks.png)", "", "## Memory of training", "", *memory_table(memory), ""]
     return "\n".join(parts)

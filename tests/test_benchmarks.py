@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import layers, networks, report, train
+from benchmarks import layers, networks, records, report, train
 from benchmarks.baselines import CSR, channels_last, grouped, masked, masked_twin
 from benchmarks.rooflines import least_milliseconds
 from benchmarks.timing import interleaved, ratio
@@ -71,6 +71,15 @@ def test_one_layer_and_one_network_are_measured(monkeypatch):
     rows = networks.measure("X-VGG16-2", "training step", 1, 1e9)
     assert {row[3] for row in rows} >= {"dense", "masked", "X, auto", "limit"}
     assert all(float(row[4]) > 0 for row in rows)
+
+
+def test_what_is_measured_names_the_machine_and_the_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "commit", lambda: "1234567+")
+    records.write_rows(tmp_path / "a.csv", ["machine", "ms"], iter([[1], [2]]))
+    found = pd.read_csv(tmp_path / "a.csv")
+    assert list(found.columns) == ["machine", "commit", "ms"]
+    assert found["commit"].tolist() == ["1234567+"] * 2
+    assert found["machine"].tolist() == [records.machine()] * 2
 
 
 def test_the_report_is_that_of_the_committed_measurements():

@@ -1,5 +1,6 @@
 """The choice of a kernel: what "auto" means, that it is measured once, kept, and never in the way."""
 
+import copy
 import json
 
 import pytest
@@ -85,7 +86,8 @@ def test_what_changes_the_time_is_another_case():
     line = ExpanderLinear(32, 32, compression=2, seed=0)
     calls = [
         layer.call(x), layer.call(x[:4]), layer.call(x[..., :6]), layer.call(x.clone().requires_grad_()),
-        layer.call(x.to(memory_format=torch.channels_last)), layer.double().call(x.double()), line.call(x[:, :, 0, 0]),
+        layer.call(x.to(memory_format=torch.channels_last)), copy.deepcopy(layer).double().call(x.double()),
+        copy.deepcopy(layer).bfloat16().call(x), line.call(x[:, :, 0, 0]),
         ExpanderConv2d(32, 32, 3, padding=1, compression=4, seed=0).call(x),
         ExpanderConv2d(32, 32, 3, padding=1, stride=2, compression=2, seed=0).call(x),
         ExpanderConv2d(32, 32, 3, padding=1, compression=2, block=2, seed=0).call(x),

@@ -1,5 +1,7 @@
 """The direct kernels' numbers against dense layers in float64: any shape, graph, vector width and number of threads."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.xnets.direct_cases import assert_right, computed, how_of, needs_llvmlite, problem
-from xnets import ExpanderLinear
+from xnets import ExpanderConv2d, ExpanderLinear
 from xnets.layers.direct import DirectKernel
 
 
@@ -255,13 +257,31 @@ def test_two_graphs_and_a_changed_one():
 
 
 @needs_llvmlite
-def test_known_graphs_are_forgotten():
+@pytest.mark.parametrize("window", [0, 1, 3])
+def test_known_graphs_are_forgotten(window):
+    """With their layers: no table of a kernel may hold the layer's own index."""
     from xnets.layers.direct import adjacency
 
+    adjacency._known.clear()
+    size = (6, 6) if window else ()
     for seed in range(5):
-        ExpanderLinear(16, 8, degree=4, seed=seed, kernel="direct")(torch.randn(3, 16))
-    alive = [kept for kept, _ in adjacency._known.values() if not kept.expired()]
-    assert len(adjacency._known) <= len(alive) + 1
+        given = {"degree": 4, "seed": seed, "bias": False, "kernel": "direct"}
+        layer = (
+            ExpanderConv2d(16, 8, window, padding=window // 2, **given) if window else ExpanderLinear(16, 8, **given)
+        )
+        layer(torch.randn(3, 16, *size, requires_grad=True)).sum().backward()
+        assert len(adjacency._known) == 1
+        del layer
+        gc.collect()
+        assert all(kept.expired() for kept, _ in adjacency._known.values())
+
+
+def test_an_index_and_its_transpose_are_two_graphs():
+    x, weight = torch.randn(3, 4), torch.randn(4, 4)
+    index = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0], [0, 2, 3, 1], [3, 1, 0, 2]], dtype=torch.int32)
+    for now in (index, index.t()):
+        right = torch.stack([(x[:, now[o].long()] * weight[o]).sum(1) for o in range(4)], 1)
+        torch.testing.assert_close(torch.ops.xnets.direct(x, weight, now), right)
 
 
 @needs_llvmlite

@@ -249,10 +249,10 @@ def test_threads_may_meet_graphs_for_the_first_time_together():
 
 @needs_llvmlite
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("window", [0, 1, 3])
-def test_outputs_and_gradients_may_be_changed_in_place(window, layout):
-    """As by nn.ReLU(inplace=True), which autograd refuses of a view."""
-    x, weight, edges, _ = problem(12, 8, 1, 3, window, 5, (4, 3))
+@pytest.mark.parametrize(("window", "size"), [(0, (4, 3)), (1, (4, 3)), (3, (4, 3)), (3, (8, 8))])
+def test_outputs_and_gradients_may_be_changed_in_place(window, size, layout):
+    """As by nn.ReLU(inplace=True), which autograd refuses of a view. Maps of 8 x 8 are cut into pieces."""
+    x, weight, edges, _ = problem(12, 8, 1, 3, window, 5, size)
     x = x.to(memory_format=layout) if window else x
     for stride in (1, 2) if window else (1,):
         how = SAME[window]._replace(stride=(stride, stride)) if window else None
@@ -263,6 +263,22 @@ def test_outputs_and_gradients_may_be_changed_in_place(window, layout):
         dw.mul_(2)
         right = compute("dense", Call(*given, None, edges, how)).relu()
         torch.testing.assert_close((y, dx, dw), (right, *torch.autograd.grad(2 * right.sum(), given)))
+        y = compute("direct", Call(*given, None, edges, how))
+        for gradient in torch.autograd.grad(y.square().sum(), given, create_graph=True):
+            gradient.mul_(2)
+
+
+@needs_llvmlite
+@pytest.mark.parametrize("window", [0, 1, 3])
+def test_batches_of_gradients(window):
+    x, weight, edges, _ = problem(12, 8, 1, 3, window, 5, (8, 8))
+    how, found = SAME[window] if window else None, []
+    given = [t.clone().requires_grad_() for t in (x, weight)]
+    for kernel in ("direct", "dense"):
+        y = compute(kernel, Call(*given, None, edges, how))
+        upstream = torch.randn(3, *y.shape, generator=torch.Generator().manual_seed(0))
+        found.append(torch.autograd.grad(y, given, upstream, is_grads_batched=True))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-4)
 
 
 @needs_llvmlite

@@ -79,6 +79,22 @@ def test_gradients_of_gradients():
         torch.testing.assert_close(mine, torchs)
 
 
+def test_batches_of_gradients():
+    x, found = torch.randn(2, 3, 5, 6, requires_grad=True), []
+    upstream = torch.randn(4, 2, 3, 2, 3)
+    for pool in (MaxPool(), nn.MaxPool2d(2)):
+        found.append(torch.autograd.grad(pool(x), x, upstream, is_grads_batched=True)[0])
+    assert torch.equal(*found)
+
+
+def test_gradients_compiled_by_torch():
+    x, found = torch.randn(2, 3, 5, 6, requires_grad=True), []
+    for pool in (MaxPool(), nn.MaxPool2d(2)):
+        with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager")):
+            found.append(torch.autograd.grad(pool(x).square().sum(), x)[0])
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize(
     "x",
     [

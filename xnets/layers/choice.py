@@ -145,8 +145,8 @@ def case(call: Call) -> str:
     wanted = "".join(f" d{what}" for what, grad in zip("xw", gradients_wanted(call), strict=True) if grad)
     place = f"{torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name(x.device)
     return (
-        f"{tuple(x.shape)}{layout} {x.dtype}{cast} to {edges.n_out}, {lists}, block {edges.block}, {window} "
-        f"{tuple(call.how or ())}, forward{wanted}, {place}"
+        f"{tuple(x.shape)}{layout} {x.dtype}{cast} by {weight.dtype} to {edges.n_out}, {lists}, block {edges.block}, "
+        f"{window} {tuple(call.how or ())}, forward{wanted}, {place}"
     )
 
 

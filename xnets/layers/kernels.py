@@ -77,12 +77,18 @@ def is_transformed() -> bool:
 
 
 def is_watched(*tensors: Tensor) -> bool:
-    """Whether anyone looks at operators as they are called: torch.compile, a dispatch mode, a tensor of another class,
-    the profiler. If nobody does, an operator's functions may be called past torch's dispatcher, whose way through
-    Python takes as long as a small layer."""
-    if torch.compiler.is_compiling() or torch.autograd._profiler_enabled() or torch._C._len_torch_dispatch_stack():
+    """Whether anyone looks at operators as they are called: torch.compile, torch.func and what batches gradients, a
+    dispatch mode, a tensor of another class, the profiler.
+
+    If nobody does, an operator's functions may be called past torch's dispatcher, whose way through Python takes as
+    long as a small layer.
+    """
+    if torch.compiler.is_compiling() or is_transformed():
         return True
-    return any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors)
+    if torch.autograd._profiler_enabled() or torch._C._len_torch_dispatch_stack():
+        return True
+    batched = torch._C._functorch.is_legacy_batchedtensor  # by torch.autograd.grad's is_grads_batched
+    return any(type(t) not in (Tensor, torch.nn.Parameter) or batched(t) for t in tensors)
 
 
 def owned(view: Tensor) -> Tensor:

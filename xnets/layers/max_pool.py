@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from xnets.layers.choice import kernel_in_force
 from xnets.layers.direct import MOST, missing
-from xnets.layers.kernels import is_transformed, is_watched
+from xnets.layers.kernels import is_watched
 
 SMALL = 16_384  # numbers below which the call itself is what takes time
 
@@ -38,7 +38,7 @@ class MaxPool(nn.MaxPool2d):
             return "only for contiguous batches"
         if not SMALL <= x.numel() < MOST or min(x.shape[2:]) < 2:
             return "not for small or very large batches"
-        if is_transformed() or is_watched(x):
+        if is_watched(x):
             return "not under torch.compile, torch.func, forward-mode gradients, torch.jit.trace or a profiler"
         return missing()
 

@@ -1,6 +1,6 @@
 """What the kernels need of a graph beyond its index, computed once for each graph and kept while it lives."""
 
-from functools import cached_property
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ class Grouped(NamedTuple):
     """
 
     counts: Tensor  # (chunks x groups, 2 ** group - 1) int32, entries of each subset
-    columns: Tensor  # (E,) int32, the column of each entry
+    columns: Tensor  # (E,) the column of each entry, int32; or as Adjacency.grouped says
     where: Tensor  # (chunks x groups, 2) int64, each group's first entry and first edge
     order: Tensor  # (M,) which edge stands at each place, int32; or as Adjacency.grouped says
 
@@ -32,7 +32,7 @@ class Rows(NamedTuple):
     """A sparse matrix by rows."""
 
     pointer: Tensor  # (rows + 1,) int32
-    columns: Tensor  # (M,) int32, rising in each row
+    columns: Tensor | None  # (M,) int32, rising in each row
     order: Tensor | None  # (M,) int32, which edge stands at each place; None if all stand where the layer has them
 
     def sorted(self, weight: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class Segments(NamedTuple):
     by chunk: to sort the weights by chunks takes less time, since a chunk of them stays in the cache.
     """
 
-    rows: Rows
+    rows: Rows | None
     slots: Tensor  # (chunks x rows + some, 2) int32, row in its block and first edge
     lengths: Tensor  # (blocks, chunks, longest + 1) int32, how many rows have a segment of each length
     spans: Tensor  # (blocks, chunks, 2) int32, where the edges of a block's transposed rows begin and end
@@ -68,22 +68,35 @@ class Segments(NamedTuple):
 
 
 class Adjacency:
-    """The graph of one layer, as a matrix (n_out, n_in) and transposed."""
+    """The graph of one layer, as a matrix (n_out, n_in) and transposed; `index` (n_out, D) is int32.
+
+    What is kept of a graph holds no reference to the layer's own index, which would never be freed: see `of`.
+    """
+
+    index: Tensor
 
     def __init__(self, index: Tensor, n_in: int, n_out: int) -> None:
         self.block = block = n_out // index.shape[0]  # outputs that share their inputs
-        whole = index.repeat_interleave(block, 0) if block > 1 else index
         self.n_in, self.n_out, self.degree = n_in, n_out, index.shape[1]
-        self.index = whole.to(torch.int32).contiguous()  # (n_out, D)
+        whole = index.repeat_interleave(block, 0) if block > 1 else index
+        whole = whole.to(torch.int32).contiguous()
         if index.is_inference():  # nothing but a comparison tells that it was written to
-            self.index = self.index.clone()
+            whole = whole.clone()
+        self._own = None if whole.data_ptr() == index.data_ptr() else whole
+        self._rows: dict[str, Rows] = {}
         self._grouped: dict[tuple[bool, int, int], Grouped] = {}
         self._segments: dict[tuple[bool, int, int], Segments] = {}
         self._bounds: dict[tuple[bool, int], Tensor] = {}
 
+    def of(self, index: Tensor) -> "Adjacency":
+        """The same, with the layer's index for as long as it is used; all that is computed is kept by both."""
+        mine = copy.copy(self)
+        mine.index = index if self._own is None else self._own
+        return mine
+
     def made_from(self, index: Tensor) -> bool:
-        """Whether the index is still that one."""
-        return torch.equal(self.index[:: self.block], index)
+        """Whether the index, of which this one has a copy, is still that one."""
+        return torch.equal(self._own[:: self.block], index)
 
     def grouped(self, transposed: bool, group: int, chunks: int = 1) -> Grouped:
         """Rows are outputs, or inputs if transposed; of at most MOST_GROUPED columns, which are int16.
@@ -111,8 +124,10 @@ class Adjacency:
                 rows = self.rows
                 bounds = segment_bounds(rows, chunk, -(-self.n_in // chunk))
                 lengths, starts = np.diff(bounds), bounds[:, :-1]
-            self._segments[key] = cut_rows(rows, lengths, starts, block)
-        return self._segments[key]
+            cut = cut_rows(rows, lengths, starts, block)
+            self._segments[key] = cut if transposed else cut._replace(rows=None)
+        found = self._segments[key]
+        return found if transposed else found._replace(rows=self.rows)
 
     def bounds(self, transposed: bool, chunks: int) -> Tensor:
         """(rows, chunks + 1) int32: where the edges of `rows` or `transposed` begin and end, by chunks of columns."""
@@ -138,24 +153,30 @@ class Adjacency:
         rows = Rows(pointer, torch.from_numpy(order // np.int32(self.degree)), torch.from_numpy(order))
         return rows, np.stack(lengths, axis=1), starts
 
-    @cached_property
+    @property
     def rows(self) -> Rows:
         """Rows are outputs, columns are inputs in rising order."""
-        pointer = torch.arange(0, self.n_out * self.degree + 1, self.degree, dtype=torch.int32, device="cpu")
-        if bool((self.index[:, 1:] >= self.index[:, :-1]).all()):
-            return Rows(pointer, self.index.view(-1), None)
-        columns, order = self.index.sort(dim=1, stable=True)
-        order += torch.arange(self.n_out, device="cpu").mul_(self.degree).unsqueeze(1)
-        return Rows(pointer, columns.view(-1), order.view(-1).to(torch.int32))
+        if "outputs" not in self._rows:
+            pointer = torch.arange(0, self.n_out * self.degree + 1, self.degree, dtype=torch.int32, device="cpu")
+            found = Rows(pointer, None, None)  # the columns are the index itself
+            if not bool((self.index[:, 1:] >= self.index[:, :-1]).all()):
+                columns, order = self.index.sort(dim=1, stable=True)
+                order += torch.arange(self.n_out, device="cpu").mul_(self.degree).unsqueeze(1)
+                found = Rows(pointer, columns.view(-1), order.view(-1).to(torch.int32))
+            self._rows["outputs"] = found
+        found = self._rows["outputs"]
+        return found._replace(columns=self.index.view(-1)) if found.columns is None else found
 
-    @cached_property
+    @property
     def transposed(self) -> Rows:
         """Rows are inputs, columns are outputs in rising order."""
-        inputs = self.index.numpy().ravel()
-        order = stable_order(inputs, self.n_in)
-        pointer = np.concatenate([[0], np.cumsum(np.bincount(inputs, minlength=self.n_in))])
-        columns = order // self.degree
-        return Rows(*(torch.from_numpy(a.astype(np.int32)) for a in (pointer, columns, order)))
+        if "inputs" not in self._rows:
+            inputs = self.index.numpy().ravel()
+            order = stable_order(inputs, self.n_in)
+            pointer = np.concatenate([[0], np.cumsum(np.bincount(inputs, minlength=self.n_in))])
+            columns = order // self.degree
+            self._rows["inputs"] = Rows(*(torch.from_numpy(a.astype(np.int32)) for a in (pointer, columns, order)))
+        return self._rows["inputs"]
 
 
 def stable_order(keys: np.ndarray, n: int) -> np.ndarray:
@@ -251,12 +272,12 @@ def adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:
     storage = StorageWeakRef(index.untyped_storage())
     # the weak reference keeps the storage's address from being given to another one
     version = None if index.is_inference() else index._version
-    key = (storage.cdata, index.storage_offset(), tuple(index.shape), version, n_in, n_out)
+    key = (storage.cdata, index.storage_offset(), tuple(index.shape), index.stride(), version, n_in, n_out)
     with _lock.now:
         found = _known.get(key)
         # made in inference_mode it has no version: only a look at it tells whether it was written to
         if found is None or (version is None and not found[1].made_from(index)):
-            for old in [k for k, (kept, _) in _known.items() if kept.expired() or k[:3] == key[:3]]:
+            for old in [k for k, (kept, _) in _known.items() if kept.expired() or k[:4] == key[:4]]:
                 del _known[old]
             found = _known[key] = (storage, Adjacency(index, n_in, n_out))
-        return found[1]
+        return found[1].of(index)

@@ -27,7 +27,7 @@ def output(x: Tensor, weight: Tensor, index: Tensor, stride: int = 1) -> Tensor:
     size, weight = _size(x, stride), weight.contiguous()
     if weight.shape[2:] == (3, 3):
         y = window_product(x.contiguous(), weight, adjacency, False, size, stride)
-        return _laid_out(y.to(dtype), _layout(x))
+        return owned(_laid_out(y.to(dtype), _layout(x)))
     y = pointwise_product(_columns(_seen(x, stride), _layout(x)), weight, adjacency, False)
     return _from_columns(y, x.shape[0], size).to(dtype)
 
@@ -41,7 +41,7 @@ def input_gradient(
     layout, weight = torch.channels_last if last else torch.contiguous_format, weight.contiguous()
     if weight.shape[2:] == (3, 3):
         dx = window_product(dy.contiguous(), weight, adjacency, True, tuple(size[1:]), stride)
-        return _laid_out(dx.to(dtype), layout)
+        return owned(_laid_out(dx.to(dtype), layout))
     y = pointwise_product(_columns(dy, layout), weight, adjacency, True)
     dx = _from_columns(y, dy.shape[0], dy.shape[2:]).to(dtype)
     if stride == 1:
@@ -56,7 +56,7 @@ def weight_gradient(dy: Tensor, x: Tensor, index: Tensor, window: list[int], str
     dtype, dy, x = x.dtype, dy.float(), x.float()
     adjacency = adjacency_of(index, x.shape[1], dy.shape[1])
     if window == [3, 3]:
-        return window_weight_gradient(dy.contiguous(), x.contiguous(), adjacency, stride).to(dtype)
+        return owned(window_weight_gradient(dy.contiguous(), x.contiguous(), adjacency, stride)).to(dtype)
     columns = _columns(dy, _layout(x)), _columns(_seen(x, stride), _layout(x))
     return owned(pointwise_weight_gradient(*columns, adjacency).view(*adjacency.index.shape, *window)).to(dtype)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from xnets.layers.direct.ir import Function
 from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.threads import addresses, in_parallel, parts, threads_for
+from xnets.layers.kernels import is_watched
 
 
 def _rows(code: Function, p: str, i: str, j: str) -> tuple[str, str, str, str]:
@@ -97,7 +98,7 @@ class MaxPool2x2(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> Tensor:
         (which,) = ctx.saved_tensors
         *_, height, width = ctx.size
-        if torch.is_grad_enabled():  # for a gradient of this gradient: by torch
+        if torch.is_grad_enabled() or is_watched(dy):  # for a gradient of this gradient: by torch
             return _spread(dy, which, height, width)
         whole = height % 2 == 0 and width % 2 == 0
         dx = dy.new_empty(ctx.size) if whole else dy.new_zeros(ctx.size)
@@ -116,5 +117,5 @@ def _spread(dy: Tensor, which: Tensor, height: int, width: int) -> Tensor:
     high, across = dy.shape[2:]
     places = which[..., :across].long().unsqueeze(-1)
     squares = dy.new_zeros(*dy.shape, 4).scatter(-1, places, dy.unsqueeze(-1))
-    rows = squares.unflatten(-1, (2, 2)).transpose(3, 4).reshape(*dy.shape[:2], 2 * high, 2 * across)
+    rows = squares.reshape(*dy.shape, 2, 2).transpose(3, 4).reshape(*dy.shape[:2], 2 * high, 2 * across)
     return torch.nn.functional.pad(rows, (0, width - 2 * across, 0, height - 2 * high))

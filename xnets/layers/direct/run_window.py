@@ -23,7 +23,7 @@ UNDER_TILE = 192 * 1024  # floats of packed images under one tile of a window pr
 
 
 def is_even(blocks: int, threads: int) -> bool:
-    """Whether threads may each take whole blocks."""
+    """Whether threads may each take whole blocks, or whole strips of them."""
     return threads == 1 or blocks % threads == 0 or blocks >= 4 * threads
 
 
@@ -130,7 +130,10 @@ def _windows(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, 
     shape = packing.shape
     size = shape.height, shape.width
     threads = threads_for(weight.numel() * size[0] * size[1] * packing.lanes)
-    packing = packing.shared_evenly(images, threads)
+    strip = window.strip_of(shape, channels, rows, packing.lanes)
+    strips = shape.height // strip.height
+    if not is_even(-(-images // packing.lanes) * strips, threads):
+        packing = packing.shared_evenly(images, threads)
     lanes = packing.lanes
     # of the channels under a tile, as many at a time as stay in the cache
     chunks = min(-(-channels * shape.reach[0] * shape.reach[1] * lanes // UNDER_TILE), channels)
@@ -147,18 +150,17 @@ def _windows(x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, 
         product = compiled(window.product, shape, transposed and shape.step == 1, chunks > 1, lanes)
         return product, compiled(window.unpack, shape, lanes)
 
-    if is_even(blocks, threads):
-        strip = window.strip_of(shape, channels, rows, lanes)
-        whole = compiled(window.whole_blocks, lanes)
+    if is_even(blocks * strips, threads):
+        whole = compiled(window.whole_strips, lanes)
         steps = [address_of(kernel) for kernel in (packing.packer(x.shape[2:], strip), *kernels(strip))]
         sizes = (images, channels, rows, x_image, y_image, chunks)
-        strips = (shape.height // strip.height, strip.height, strip.height * shape.width)
+        of_strips = (strips, strip.height, strip.height * shape.width)
         packed, sums = packing._replace(shape=strip).floats(channels), rows * strip.sums * lanes
-        with rooms_for(parts(blocks, threads), packed, sums) as rooms:
+        with rooms_for(parts(blocks * strips, threads), packed, sums) as rooms:
             in_parallel(
                 whole,
                 [
-                    (*steps, *addresses(x, y), *given, *room, nothing, sink, *piece, *sizes, *strips)
+                    (*steps, *addresses(x, y), *given, *room, nothing, sink, *piece, *sizes, *of_strips)
                     for room, piece in rooms
                 ],
             )

@@ -288,24 +288,26 @@ def unpack(shape: Map, lanes: int) -> Function:
     return code
 
 
-def whole_blocks(lanes: int) -> Function:
-    """`pack`, `product` and `unpack` one after the other, for blocks [b0, b1) of `lanes` images, each in strips.
+def whole_strips(lanes: int) -> Function:
+    """`pack`, `product` and `unpack` one after the other, for strips [s0, s1), counted through the blocks of `lanes`
+    images, each of which has `strips`.
 
     x and y have x_image and y_image floats for each of `images`; a strip is strip_rows rows, strip_pixels pixels, of a
     map of y. zeros and sink are `lanes` floats. All threads share the sink, which nobody reads.
     """
     code = Function(
-        "whole_blocks",
+        "whole_strips",
         ["pack", "product", "unpack", "x", "y", "filters", "columns", "bounds", "packed", "sums", "zeros", "sink"],
         [
-            "b0", "b1", "images", "channels", "rows", "x_image", "y_image", "chunks", "strips", "strip_rows",
+            "s0", "s1", "images", "channels", "rows", "x_image", "y_image", "chunks", "strips", "strip_rows",
             "strip_pixels",
         ],
         lanes,
     )  # fmt: skip
     pixels = code.mul("%strips", "%strip_pixels")
-    with code.loop("%b0", "%b1") as b, code.loop(0, "%strips") as s:
-        first = code.mul(b, lanes)
+    with code.loop("%s0", "%s1") as strip:
+        block, s = code.op(f"sdiv i64 {strip}, %strips"), code.op(f"srem i64 {strip}, %strips")
+        first = code.mul(block, lanes)
         now = f"i64 {code.least(lanes, code.sub('%images', first))}"
         x, y = (code.at(f"%{m}", code.mul(first, f"%{m}_image")) for m in "xy")
         y, row = code.at(y, code.mul(s, "%strip_pixels")), f"i64 {code.mul(s, '%strip_rows')}"

@@ -14,6 +14,9 @@ from xnets.graph_cli import add_graph
 from xnets.plugins import entry_points
 
 
+MOST_THREADS = 1024
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; a mistake of the user's is one sentence and exit status 2."""
     parser = argparse.ArgumentParser("xnets", description="X-Nets: networks on expander graphs (ECCV 2018), rebuilt.")
@@ -144,6 +147,8 @@ def _print_kernels(args: argparse.Namespace) -> None:
     for what in ("batch", "threads", "image_size"):
         if getattr(args, what) is not None and getattr(args, what) < 1:
             raise XNetsError(f"--{what.replace('_', '-')} must be at least 1, not {getattr(args, what)}.")
+    if args.threads > MOST_THREADS:  # torch would crash on far more
+        raise XNetsError(f"--threads must be at most {MOST_THREADS}, not {args.threads}.")
     torch.set_num_threads(args.threads)
     size = args.image_size or parse_name(args.name).image_size
     example = torch.randn(args.batch, 3, size, size)

@@ -50,7 +50,7 @@ def describe(found: list[Explained]) -> str:
         degree = e.layer.degree if e.layer.regular else f"{e.layer.weight.shape[0]} e."
         took = e.choice.milliseconds
         times = "".join(f"{took[name]:12.3f}" if name in took else f"{'-':>12}" for name in names)
-        reasons = [e.choice.why, *(f"{kernel} {why}" for kernel, why in e.choice.refusals.items())]
+        reasons = [e.choice.why, *(f"{kernel}: {why}" for kernel, why in e.choice.refusals.items())]
         shape = "x".join(map(str, e.shape))
         lines.append(
             f"{e.name:36}{shape:>18}{e.layer.n_out:>9}{degree:>8}  {e.choice.kernel:10}{times}  {'; '.join(reasons)}"

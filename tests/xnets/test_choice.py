@@ -266,7 +266,13 @@ def test_explain_on_the_command_line(capsys):
     assert "no sparse layer" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", [["X-VGG17"], ["X-VGG16-1", "--batch", "0"], ["X-VGG16-1", "--image-size", "4"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["X-VGG17"], ["X-VGG16-1", "--batch", "0"], ["X-VGG16-1", "--image-size", "4"],
+        ["X-VGG16-1", "--threads", "99999"],
+    ],
+)  # fmt: skip
 def test_explain_refuses_in_a_sentence(wrong, capsys):
     assert main(["explain", *wrong]) == 2
     said = capsys.readouterr().err

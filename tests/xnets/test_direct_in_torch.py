@@ -383,4 +383,4 @@ main(["explain", "X-VGG16-2", "--batch", "2"])
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stdout.splitlines() if "features" in line]
     assert said
-    assert all("dense" in line and f"direct llvmlite {why}" in line for line in said)
+    assert all("dense" in line and f"direct: llvmlite {why}" in line for line in said)

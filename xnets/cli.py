@@ -13,7 +13,6 @@ from xnets.files import DISK_ERRORS
 from xnets.graph_cli import add_graph
 from xnets.plugins import entry_points
 
-
 MOST_THREADS = 1024
 
 

@@ -32,7 +32,7 @@ def draw_layers(layers: pd.DataFrame, order: list[str], path: Path) -> None:
         shown, x="compression", y="ratio", hue="method", style="method", hue_order=SHOWN, style_order=SHOWN,
         kind="line", markers=True, dashes=dashes, row="pass", col="layer", col_order=order, height=2.1, aspect=0.85,
     )  # fmt: skip
-    grid.set(xscale="log", yscale="log", xticks=(2, 4, 8, 16), yticks=(0.1, 0.3, 1, 3, 10), ylim=(0.05, 40))
+    grid.set(xscale="log", yscale="log", xticks=(2, 4, 8, 16), yticks=(0.1, 0.3, 1, 3, 10), ylim=(0.05, 70))
     grid.set(xticklabels=(2, 4, 8, 16), yticklabels=("0.1", "0.3", "1", "3", "10"))
     grid.set_titles("{col_name}\n{row_name}").set_axis_labels("compression C", "times as fast as dense")
     for axes in grid.axes.flat:

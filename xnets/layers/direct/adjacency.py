@@ -1,7 +1,7 @@
 """What the kernels need of a graph beyond its index, computed once for each graph and kept while it lives."""
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -83,6 +83,7 @@ class Adjacency:
         if index.is_inference():  # nothing but a comparison tells that it was written to
             whole = whole.clone()
         self._own = None if whole.data_ptr() == index.data_ptr() else whole
+        self.kept: dict[Any, Any] = {}  # what others compute of the graph, under keys of theirs
         self._rows: dict[str, Rows] = {}
         self._grouped: dict[tuple[bool, int, int], Grouped] = {}
         self._segments: dict[tuple[bool, int, int], Segments] = {}

@@ -3,8 +3,8 @@
 Tiles and splits depend on shapes alone, and so does the order of every sum: results repeat bit for bit.
 """
 
+import copy
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -21,28 +21,31 @@ PROGRAMS = 528  # enough for every multiprocessor of an H100 to have four
 class Lists:
     """Rows of a matrix as the fan kernels and gather_sum take them, int32, on the device."""
 
-    def __init__(self, pointer: Tensor, columns: Tensor, edges: Tensor | None) -> None:
+    def __init__(self, pointer: Tensor, columns: Tensor | None, edges: Tensor | None) -> None:
         self.pointer, self.columns, self.edges = pointer, columns, edges
         # rows of like length beside one another: a program runs as long as its longest
         self.order = torch.diff(pointer).argsort(descending=True, stable=True).to(torch.int32)
 
 
-_lists: WeakKeyDictionary[Adjacency, dict[bool, Lists]] = WeakKeyDictionary()
-
-
 def lists_of(index: Tensor, n_in: int, rows: int, transposed: bool) -> Lists:
     """Built once as long as the index lives and is not written to."""
     adjacency = adjacency_of(index, n_in, rows)
-    known = _lists.setdefault(adjacency, {})
-    if transposed not in known:
+    known, key = adjacency.kept, ("lists", transposed)
+    if key not in known:
         if transposed:
-            found = Adjacency(adjacency.index.cpu(), n_in, rows).transposed
-            known[transposed] = Lists(*(part.to(index.device) for part in found))
+            there = adjacency.index.cpu()
+            found = Adjacency(there, n_in, rows).of(there).transposed
+            known[key] = Lists(*(part.to(index.device) for part in found))
         else:
-            edges = adjacency.index.flatten()
-            pointer = torch.arange(0, len(edges) + 1, adjacency.degree, dtype=torch.int32, device=index.device)
-            known[transposed] = Lists(pointer, edges, None)
-    return known[transposed]
+            stop = adjacency.index.numel() + 1
+            known[key] = Lists(
+                torch.arange(0, stop, adjacency.degree, dtype=torch.int32, device=index.device), None, None
+            )
+    if transposed:
+        return known[key]
+    lists = copy.copy(known[key])
+    lists.columns = adjacency.index.flatten()  # the layer's own, which must not be kept: it would never be freed
+    return lists
 
 
 def product(x: Tensor, weight: Tensor, index: Tensor, layer: Layer, precision: str) -> Tensor:

@@ -17,7 +17,10 @@ def machine() -> str:
 
 @functools.cache
 def commit() -> str:
-    """The code's, with a + if files were changed since; "" where there is no git."""
+    """The code's, with a + if files were changed since; "" where there is no git.
+
+    Other files may change: the csv files do while they are measured, which provenance.commit would call dirty.
+    """
     here, found = Path(__file__).parent, []
     for command in (["rev-parse", "--short=7", "HEAD"], ["status", "--porcelain", "--", "*.py"]):
         try:

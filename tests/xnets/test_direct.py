@@ -276,6 +276,7 @@ def test_known_graphs_are_forgotten(window):
         assert all(kept.expired() for kept, _ in adjacency._known.values())
 
 
+@needs_llvmlite
 def test_an_index_and_its_transpose_are_two_graphs():
     x, weight = torch.randn(3, 4), torch.randn(4, 4)
     index = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0], [0, 2, 3, 1], [3, 1, 0, 2]], dtype=torch.int32)

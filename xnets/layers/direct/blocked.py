@@ -10,6 +10,7 @@ Epilogues are part of the kernels: `bias` is what sums start from, then comes `o
 import functools
 
 from xnets.layers.direct.ir import Function, Variable
+from xnets.layers.direct.pointwise import each_entry
 from xnets.layers.direct.window import TAPS, Map, tiled
 
 
@@ -91,7 +92,6 @@ def _group(code: Function, place: str, inputs: str, rows: list[str], kept: list[
     Inputs are taken by the subset of the outputs they feed: one load for all of them.
     """
     group, tile = len(rows), vectors * code.width
-    patterns = 2**group - 1
     sums = []
     for r, row in zip(rows, kept, strict=True):
         bias = code.broadcast(code.at("%bias", r))  # as long as groups x group
@@ -99,22 +99,17 @@ def _group(code: Function, place: str, inputs: str, rows: list[str], kept: list[
         with code.when(code.op(f"xor i1 {fresh}, true")):
             for v, total in enumerate(sums[-1]):
                 total.set(code.load(code.at(row, v * code.width)))
-    edge = code.variable(code.load_int("%where", code.mul(place, 2), "i64"))
-    weight = code.variable(code.load_int("%where", code.add(code.mul(place, 2), 1), "i64"))
-    for pattern in range(1, patterns + 1):
+
+    def entry(pattern: int, e: str, w: str) -> None:
         members = [o for o in range(group) if pattern >> o & 1]
-        count = code.load_int("%counts", code.add(code.mul(place, patterns), pattern - 1))
-        e0, w0 = edge.get(), weight.get()
-        with code.loop(0, count) as i:
-            row = code.at(inputs, code.mul(code.load_int("%edges", code.add(e0, i)), tile))
-            loaded = [code.load(code.at(row, v * code.width)) for v in range(vectors)]
-            w = code.add(w0, code.mul(i, len(members)))
-            for k, o in enumerate(members):
-                scale = code.broadcast(code.at("%weights", code.add(w, k)))
-                for v, total in enumerate(sums[o]):
-                    total.set(code.fma(loaded[v], scale, total.get()))
-        edge.set(code.add(e0, count))
-        weight.set(code.add(w0, code.mul(count, len(members))))
+        row = code.at(inputs, code.mul(code.load_int("%edges", e), tile))
+        loaded = [code.load(code.at(row, v * code.width)) for v in range(vectors)]
+        for k, o in enumerate(members):
+            scale = code.broadcast(code.at("%weights", code.add(w, k)))
+            for v, total in enumerate(sums[o]):
+                total.set(code.fma(loaded[v], scale, total.get()))
+
+    each_entry(code, place, group, entry)
     return sums
 
 

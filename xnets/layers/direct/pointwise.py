@@ -174,7 +174,7 @@ def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: i
             for v, s in enumerate(sums[o]):
                 s.set(code.fma(loaded[v], scale, s.get()))
 
-    _each_entry(code, place, group, entry)
+    each_entry(code, place, group, entry)
     for o in range(group):
         row = code.at("%outputs", code.mul(code.add(code.mul(g, group), o), tile))
         for v in range(vectors):
@@ -182,7 +182,7 @@ def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: i
             code.store(code.plus(sums[o][v].get(), unless(code, fresh, code.load(there))), there)
 
 
-def _each_entry(code: Function, place: str, group: int, entry: Callable[[int, str, str], None]) -> None:
+def each_entry(code: Function, place: str, group: int, entry: Callable[[int, str, str], None]) -> None:
     """entry(pattern, e, w) for each entry at `place`: its subset of the group, its number, and its first edge's."""
     edge = code.variable(code.load_int("%where", code.mul(place, 2), "i64"))
     weight = code.variable(code.load_int("%where", code.add(code.mul(place, 2), 1), "i64"))
@@ -221,7 +221,7 @@ def sort(group: int, rows: str, width: int) -> Function:
                 weight = code.op(f"load float, ptr {source}")
                 code.emit(f"store float {weight}, ptr {code.at('%sorted', which)}")
 
-        _each_entry(code, place, group, entry)
+        each_entry(code, place, group, entry)
     return code
 
 

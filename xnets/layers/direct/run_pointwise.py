@@ -80,12 +80,12 @@ def _shared(x: Columns, weight: Tensor, adjacency: Adjacency, group: int, y: Col
         in_parallel(kernel, [(*given, *room, *piece, *sizes) for room, piece in rooms])
 
 
-def chunks_of_grouped(n: int, tile: int, degree: float) -> int:
+def _chunks_of_grouped(n: int, tile: int, degree: int) -> int:
     """Of n columns of the matrix, where four rows of so many edges are summed at once over a tile of `tile` floats.
 
     Close to the core, but not too few edges in a chunk, nor sums to be read and written too often.
     """
-    return max(1, min(-(-n * tile // GROUPED), MOST_CHUNKS, int(degree) // FEWEST_EDGES))
+    return max(1, min(-(-n * tile // GROUPED), MOST_CHUNKS, degree // FEWEST_EDGES))
 
 
 def _grouped(
@@ -93,7 +93,7 @@ def _grouped(
 ) -> None:
     n, rows, width, group = x.channels, y.channels, vector_width(), 4
     tiles, groups = -(-x.count // tile), -(-rows // group)
-    chunks = chunks_of_grouped(n, tile, weight.numel() // rows)
+    chunks = _chunks_of_grouped(n, tile, weight.numel() // rows)
     sparse, side = adjacency.grouped(transposed, group, chunks), "inputs" if transposed else "outputs"
     tables = addresses(sparse.columns, sparse.counts, sparse.where, sparse.order)
     gather = side if tiles <= 2 else ""

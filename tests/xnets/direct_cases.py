@@ -1,5 +1,10 @@
 """Layers of the direct kernels, computed by them and compared with `layer_cases`."""
 
+import contextlib
+import ctypes
+import math
+import mmap
+
 import pytest
 import torch
 
@@ -16,6 +21,26 @@ def problem(n_in, rows, block, degree, window, batch, size, seed=0, double=False
     case = layer_cases.problem(n_in, rows, block, degree, batch, size, how, window, seed, double)
     x, weight, edges, _, upstream = case
     return x, weight, edges, upstream
+
+
+@contextlib.contextmanager
+def guarded(tensor, at_the_end):
+    """A copy between two pages that end the process if they are touched: it ends where the second begins, or begins
+    where the first ends."""
+    protect, size = ctypes.CDLL(None).mprotect, tensor.numel() * tensor.element_size()
+    inner = math.ceil(size / mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, inner + 2 * mmap.PAGESIZE)
+    start = ctypes.addressof(anchor := ctypes.c_char.from_buffer(memory))
+    pages = start, start + mmap.PAGESIZE + inner
+    offset = mmap.PAGESIZE + (inner - size if at_the_end else 0)
+    copy = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=offset).view(tensor.shape)
+    copy.copy_(tensor)
+    for page in pages:
+        assert protect(ctypes.c_void_p(page), mmap.PAGESIZE, 0) == 0
+    yield copy
+    for page in pages:
+        assert protect(ctypes.c_void_p(page), mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE) == 0
+    del anchor
 
 
 def stride_of(x, upstream):

@@ -1,6 +1,7 @@
 """The direct kernels' numbers against dense layers in float64: any shape, graph, vector width and number of threads."""
 
 import gc
+import mmap
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.xnets.direct_cases import assert_right, computed, how_of, needs_llvmlite, problem
+from tests.xnets.direct_cases import assert_right, computed, guarded, how_of, needs_llvmlite, problem
 from xnets import ExpanderConv2d, ExpanderLinear
 from xnets.layers.direct import DirectKernel
 
@@ -81,11 +82,55 @@ CORNERS = {
 }
 
 
+# of 3x3 layers: one strip, several, the last one shorter; a vector, part of one, two and a bit
+MAPS = [(7, 7), (14, 13), (1, 40), (40, 1), (5, 31), (2, 64), (33, 33), (45, 20), (23, 16), (24, 56), (4, 4), (1, 1)]
+
+
 @needs_llvmlite
-@pytest.mark.parametrize("batch", [1, 2, 4, 7])
-@pytest.mark.parametrize("size", [(7, 7), (14, 13), (1, 40), (40, 1), (5, 31), (2, 64), (33, 33)])
-def test_few_images_are_cut_into_pieces(size, batch):
-    assert_right(problem(12, 9, 1, 5, 3, batch, size))
+@pytest.mark.parametrize("width", [16, 8, 4])
+@pytest.mark.parametrize("lines", [True, False])
+@pytest.mark.parametrize("size", MAPS)
+def test_maps_as_they_lie_and_packed(size, lines, width, monkeypatch):
+    """Whichever of the two ways these maps would be read, both are right, of stride 1 and 2 and on any CPU."""
+    from xnets.layers.direct import jit, run_lines
+
+    if width < jit.vector_width():
+        monkeypatch.setattr(jit, "_forced", [(width, jit._host()[1])])
+    monkeypatch.setattr(run_lines, "suit_product", lambda images, width: lines)
+    monkeypatch.setattr(run_lines, "suit_gradient", lambda images, width: lines)
+    for stride in (1, 2):
+        assert_right(problem(12, 9, 1, 5, 3, 3, size, stride=stride))
+    monkeypatch.setattr(run_lines, "NEAR", 40)
+    monkeypatch.setattr(run_lines, "NEXT", 2 * size[0] * size[1])
+    assert_right(problem(12, 9, 3, 9, 3, 5, size))
+
+
+@needs_llvmlite
+def test_which_maps_are_read_as_they_lie(monkeypatch):
+    """Where lines fill vectors; short ones where there are too few images to fill them."""
+    from xnets.layers.direct import jit, run_lines
+
+    monkeypatch.setattr(jit, "_forced", [(16, "")])
+    assert [run_lines.suit_product(64, width) for width in (4, 8, 11, 12, 14, 17, 224)] == [False] * 3 + [True] * 4
+    assert [run_lines.suit_gradient(64, width) for width in (14, 16, 17, 24, 28, 56)] == [
+        False, True, False, False, True, True,
+    ]  # fmt: skip
+    for suit in (run_lines.suit_product, run_lines.suit_gradient):
+        assert suit(8, 7)
+        assert not suit(9, 7)
+        assert not suit(1, 4)
+
+
+@needs_llvmlite
+@pytest.mark.skipif(not hasattr(mmap, "PROT_READ"), reason="no pages to protect")
+@pytest.mark.parametrize("size", [(7, 7), (14, 14), (16, 16), (5, 31), (33, 33)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_nothing_is_touched_beside_the_maps(size, stride):
+    """x and dy end where a page ends that must not be touched, or begin where one does."""
+    for at_the_end in (True, False):
+        x, weight, edges, upstream = problem(6, 5, 1, 3, 3, 2, size, stride=stride)
+        with guarded(x, at_the_end) as x, guarded(upstream, at_the_end) as upstream:
+            assert_right((x, weight, edges, upstream))
 
 
 @needs_llvmlite
@@ -119,6 +164,8 @@ def test_stride_2_of_odd_and_even_maps(window, size):
 # what problem takes
 BIG = {
     "3x3": (64, 64, 1, 16, 3, 20, (14, 14)),
+    "3x3, packed": (64, 64, 1, 16, 3, 20, (8, 8)),
+    "3x3, few images": (64, 64, 1, 16, 3, 5, (8, 8)),
     "3x3 of stride 2": (64, 64, 1, 16, 3, 20, (14, 14), 0, False, 2),
     "1x1": (64, 64, 1, 16, 1, 20, (14, 14)),
     "1x1 of stride 2": (64, 64, 1, 16, 1, 20, (14, 14), 0, False, 2),
@@ -176,37 +223,6 @@ def test_work_in_pieces_that_fit_small_caches(name, sharing, chunk, monkeypatch)
     n_in, rows, degree, window, _, size = CORNERS[name]
     assert_right(problem(n_in, rows, 1, degree, window, 70, size))
     assert_right(problem(n_in, rows, 1, degree, window, 70, size, double=True))
-
-
-@needs_llvmlite
-@pytest.mark.parametrize("batch", [5, 17, 33])
-@pytest.mark.parametrize("size", [(32, 16), (24, 17), (20, 20), (17, 19)])
-def test_strips_of_large_maps_are_the_map(size, batch, monkeypatch):
-    """The same bits, however many rows are packed at a time; 17 rows are no whole number of tiles."""
-    from xnets.layers.direct import window
-
-    case, results = problem(12, 8, 1, 4, 3, batch, size), []
-    for floats in (1, 12 * 10 * 30 * 16, 10**9):
-        monkeypatch.setattr(window, "STRIP", floats)
-        results.append(computed(*case))
-    for first, second, whole in zip(*results, strict=True):
-        assert torch.equal(first, whole)
-        assert torch.equal(second, whole)
-    assert_right(case)
-
-
-def test_a_strip_is_as_many_rows_as_fit():
-    from xnets.layers.direct import window
-
-    shape = window.tiled(32, 32, 16)
-    for floats, rows in ((1, shape.tall), (64 * 10 * 34 * 16, 8), (64 * 34 * 34 * 16, 32), (64 * 34 * 34 * 16 - 1, 16)):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(window, "STRIP", floats)
-            assert window.strip_of(shape, 64, 1, 16).height == rows
-    assert window.strip_of(window.tiled(14, 14, 16), 10**6, 1, 16).height == 14  # small maps are packed whole
-    strips = [window.strip_of(shape, 1, rows, 16).height for rows in (1, 64, 1024)]  # the product's rows count too
-    assert strips == sorted(strips, reverse=True)
-    assert strips[0] > strips[-1]
 
 
 @pytest.mark.parametrize("at_once", [1, 40, 2**16])

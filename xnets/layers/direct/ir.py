@@ -185,11 +185,11 @@ class Function:
         self.declared.add(f"declare {v} @llvm.fmuladd.v{self.width}f32({v}, {v}, {v})")
         return self.op(f"call {v} @llvm.fmuladd.v{self.width}f32({v} {a}, {v} {b}, {v} {c})")
 
-    def mask(self, floats: Value) -> str:
-        """The first `floats` lanes; literals give a constant."""
+    def mask(self, floats: Value, first: int = 0) -> str:
+        """Lanes [first, floats); literals give a constant."""
         bits = f"<{self.width} x i1>"
         if isinstance(floats, int):
-            return f"{bits} <{', '.join(f'i1 {int(lane < floats)}' for lane in range(self.width))}>"
+            return f"{bits} <{', '.join(f'i1 {int(first <= lane < floats)}' for lane in range(self.width))}>"
         whole = f"<{self.width} x i64>"
         first = self.op(f"insertelement {whole} poison, i64 {floats}, i64 0")
         every = self.op(f"shufflevector {whole} {first}, {whole} poison, <{self.width} x i32> zeroinitializer")

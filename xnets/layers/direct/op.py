@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from xnets.layers.direct.adjacency import adjacency_of
+from xnets.layers.direct import run_lines, run_window
+from xnets.layers.direct.adjacency import Adjacency, adjacency_of
 from xnets.layers.direct.run_pointwise import Columns, pointwise_product, pointwise_weight_gradient
-from xnets.layers.direct.run_window import window_product, window_weight_gradient
 from xnets.layers.kernels import is_watched, owned
 
 
@@ -26,7 +26,7 @@ def output(x: Tensor, weight: Tensor, index: Tensor, stride: int = 1) -> Tensor:
     adjacency = adjacency_of(index, x.shape[1], weight.shape[0])
     size, weight = _size(x, stride), weight.contiguous()
     if weight.shape[2:] == (3, 3):
-        y = window_product(x.contiguous(), weight, adjacency, False, size, stride)
+        y = _window_product(x, weight, adjacency, False, size, stride)
         return owned(_laid_out(y.to(dtype), _layout(x)))
     y = pointwise_product(_columns(_seen(x, stride), _layout(x)), weight, adjacency, False)
     return _from_columns(y, x.shape[0], size).to(dtype)
@@ -40,7 +40,7 @@ def input_gradient(
     adjacency = adjacency_of(index, size[0], weight.shape[0])
     layout, weight = torch.channels_last if last else torch.contiguous_format, weight.contiguous()
     if weight.shape[2:] == (3, 3):
-        dx = window_product(dy.contiguous(), weight, adjacency, True, tuple(size[1:]), stride)
+        dx = _window_product(dy, weight, adjacency, True, tuple(size[1:]), stride)
         return owned(_laid_out(dx.to(dtype), layout))
     y = pointwise_product(_columns(dy, layout), weight, adjacency, True)
     dx = _from_columns(y, dy.shape[0], dy.shape[2:]).to(dtype)
@@ -56,9 +56,26 @@ def weight_gradient(dy: Tensor, x: Tensor, index: Tensor, window: list[int], str
     dtype, dy, x = x.dtype, dy.float(), x.float()
     adjacency = adjacency_of(index, x.shape[1], dy.shape[1])
     if window == [3, 3]:
-        return owned(window_weight_gradient(dy.contiguous(), x.contiguous(), adjacency, stride)).to(dtype)
+        return owned(_window_weight_gradient(dy, x, adjacency, stride)).to(dtype)
     columns = _columns(dy, _layout(x)), _columns(_seen(x, stride), _layout(x))
     return owned(pointwise_weight_gradient(*columns, adjacency).view(*adjacency.index.shape, *window)).to(dtype)
+
+
+def _window_product(
+    x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, size: tuple[int, ...], stride: int
+) -> Tensor:
+    """Of x as it lies, or packed."""
+    as_it_lies = (stride == 1 or transposed) and run_lines.suit_product(x.shape[0], x.shape[3])
+    product = run_lines.lines_product if as_it_lies else run_window.window_product
+    return product(x.contiguous(), weight, adjacency, transposed, size, stride)
+
+
+def _window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: int) -> Tensor:
+    """Of x and dy as they lie, or packed."""
+    dy, x = dy.contiguous(), x.contiguous()
+    if stride == 1 and run_lines.suit_gradient(x.shape[0], x.shape[3]):
+        return run_lines.lines_weight_gradient(dy, x, adjacency)
+    return run_window.window_weight_gradient(dy, x, adjacency, stride)
 
 
 def _size(x: Tensor, stride: int) -> tuple[int, ...]:

@@ -15,7 +15,6 @@ SPREAD = -2
 GAP = 9  # vectors added to a channel whose length is a multiple of `CROWDED`
 CROWDED = 32
 UNROLLED = 256  # pixels of a map up to which the code to move them is written out, pixel by pixel
-STRIP = 2**18  # floats of a packed strip: 1 MiB
 
 
 def step_of(height: int, width: int) -> int:
@@ -41,7 +40,6 @@ class Map(NamedTuple):
     wide: int
     step: int = 1
     over: tuple[int, int] = (0, 0)  # the source's size, if it is not this one's
-    inset: bool = False  # cut out of a larger map: what is around it is given with the source
 
     @property
     def source(self) -> tuple[int, int]:
@@ -51,7 +49,7 @@ class Map(NamedTuple):
     @property
     def whole(self) -> bool:
         """Whether one tile is the map."""
-        return (self.tall, self.wide) == (self.height, self.width) and not self.inset
+        return (self.tall, self.wide) == (self.height, self.width)
 
     @property
     def bands(self) -> int:
@@ -113,12 +111,10 @@ class Map(NamedTuple):
         return None if between else there
 
 
-def tiled(
-    height: int, width: int, registers: int, step: int = 1, over: tuple[int, int] = (0, 0), inset: bool = False
-) -> Map:
+def tiled(height: int, width: int, registers: int, step: int = 1, over: tuple[int, int] = (0, 0)) -> Map:
     """The tiles that cost least: multiply-adds, some of them beyond the map, and the loads that are not hidden."""
     if height * width <= registers:
-        return Map(height, width, height, width, step, over, inset)
+        return Map(height, width, height, width, step, over)
 
     def cost(shape: Map) -> float:
         loads = shape.reach[0] * shape.reach[1] + 9
@@ -129,41 +125,16 @@ def tiled(
     even = 2 if step == SPREAD else 1  # a pixel of the source is spread over two rows and columns
     rows = range(even, even * -(-min(height, 4) // even) + 1, even)
     columns = range(even, even * -(-width // even) + 1, even)
-    maps = [Map(height, width, t, w, step, over, inset) for t in rows for w in columns if t * w <= registers]
+    maps = [Map(height, width, t, w, step, over) for t in rows for w in columns if t * w <= registers]
     return min((shape for shape in maps if not shape.whole), key=cost)
-
-
-def strip_of(shape: Map, channels: int, rows: int, lanes: int) -> Map:
-    """The part of a large map that is packed, computed and unpacked at a time: as many rows as fit into STRIP, of
-    the source's channels and of the product's, which are the matrix's `rows`.
-
-    Strips are of one height and of whole tiles; where there is none such, the map is its own.
-    """
-    if shape.step != 1 or shape.height * shape.width <= UNROLLED:
-        return shape
-    heights = [h for h in range(shape.tall, shape.height + 1, shape.tall) if shape.height % h == 0]
-    strips = [shape._replace(height=h, inset=True) for h in heights]
-    near = [strip for strip in strips if max(channels * strip.plane, rows * strip.sums) * lanes <= STRIP]
-    return (near or strips[:1] or [shape])[-1]
-
-
-def cut_up(height: int, width: int, images: int, lanes: int) -> tuple[int, int]:
-    """Rows and columns of pieces into which few maps are cut so that all lanes have work at the least cost."""
-
-    def cost(grid: tuple[int, int]) -> float:
-        tall, wide = -(-height // grid[0]), -(-width // grid[1])
-        return -(-images * grid[0] * grid[1] // lanes) * (9 * tall * wide + (tall + 2) * (wide + 2))
-
-    return min(((i, j) for i in range(1, min(height, lanes) + 1) for j in range(1, min(width, lanes) + 1)), key=cost)
 
 
 def pack(height: int, width: int, top: int, left: int, tall: int, wide: int, lanes: int) -> Function:
     """x (images, channels, height, width) -> packed (channels, step_of(tall, wide), lanes), for channels [c0, c1).
 
-    Row `first` of the map stands at (top, left); around the map, and in lanes without an image, are zeros, of which
-    `zeros` holds `lanes`. Small maps are packed whole: their `first` is 0.
+    The map stands at (top, left); around it, and in lanes without an image, are zeros, of which `zeros` holds `lanes`.
     """
-    code = Function("pack", ["x", "packed", "zeros"], ["c0", "c1", "channels", "images", "first"], lanes)
+    code = Function("pack", ["x", "packed", "zeros"], ["c0", "c1", "channels", "images"], lanes)
     alive = [code.op(f"icmp slt i64 {i}, %images") for i in range(lanes)]
     pixels = height * width
 
@@ -201,7 +172,7 @@ def pack(height: int, width: int, top: int, left: int, tall: int, wide: int, lan
         else:
             with code.loop(0, tall) as i:
                 row = code.at(plane, code.mul(i, wide * lanes))
-                r = code.sub(code.add("%first", i), top)
+                r = code.sub(i, top)
                 inside = code.op(f"icmp ult i64 {r}, {height}")
                 with code.when(code.op(f"xor i1 {inside}, true")):
                     clear(row, wide)
@@ -254,16 +225,17 @@ def product(shape: Map, mirrored: bool, cut: bool, lanes: int) -> Function:
 
 
 def unpack(shape: Map, lanes: int) -> Function:
-    """What `product` makes -> the first height x width of the `pixels` of y (images, rows, pixels), for rows [r0, r1).
+    """What `product` makes -> y (images, rows, height, width), for rows [r0, r1).
 
     `sink`, `lanes` floats, takes what belongs to no image. Apart from the product, since y is then written in order:
     the same rows of many images fall on the same few places of a cache, so that lines which are written tile by tile
     would be fetched anew for each.
     """
-    code = Function("unpack", ["packed", "y", "sink"], ["r0", "r1", "rows", "images", "pixels"], lanes)
+    code = Function("unpack", ["packed", "y", "sink"], ["r0", "r1", "rows", "images"], lanes)
     alive = [code.op(f"icmp slt i64 {i}, %images") for i in range(lanes)]
     height, width = shape.height, shape.width
-    image_of_y = code.mul("%rows", "%pixels")
+    pixels = height * width
+    image_of_y = code.mul("%rows", pixels)
 
     def move(places: list[str], target: str) -> None:
         """Pixels that are consecutive in y, of every image."""
@@ -274,10 +246,10 @@ def unpack(shape: Map, lanes: int) -> Function:
 
     with code.loop("%r0", "%r1") as r:
         plane = code.at("%packed", code.mul(r, shape.sums * lanes))
-        target = code.at("%y", code.mul(r, "%pixels"))
-        if height * width <= UNROLLED:  # then short rows share the blocks that are transposed
-            for first in range(0, height * width, lanes):
-                cells = [divmod(p, width) for p in range(first, min(first + lanes, height * width))]
+        target = code.at("%y", code.mul(r, pixels))
+        if pixels <= UNROLLED:  # then short rows share the blocks that are transposed
+            for first in range(0, pixels, lanes):
+                cells = [divmod(p, width) for p in range(first, min(first + lanes, pixels))]
                 move([code.at(plane, (i * shape.columns + j) * lanes) for i, j in cells], code.at(target, first))
         else:
             with code.loop(0, height) as i:
@@ -288,34 +260,26 @@ def unpack(shape: Map, lanes: int) -> Function:
     return code
 
 
-def whole_strips(lanes: int) -> Function:
-    """`pack`, `product` and `unpack` one after the other, for strips [s0, s1), counted through the blocks of `lanes`
-    images, each of which has `strips`.
+def whole_blocks(lanes: int) -> Function:
+    """`pack`, `product` and `unpack` one after the other, for blocks [b0, b1) of `lanes` images each.
 
-    x and y have x_image and y_image floats for each of `images`; a strip is strip_rows rows, strip_pixels pixels, of a
-    map of y. zeros and sink are `lanes` floats. All threads share the sink, which nobody reads.
+    x and y have x_image and y_image floats for each of `images`. zeros and sink are `lanes` floats. All threads share
+    the sink, which nobody reads.
     """
     code = Function(
-        "whole_strips",
+        "whole_blocks",
         ["pack", "product", "unpack", "x", "y", "filters", "columns", "bounds", "packed", "sums", "zeros", "sink"],
-        [
-            "s0", "s1", "images", "channels", "rows", "x_image", "y_image", "chunks", "strips", "strip_rows",
-            "strip_pixels",
-        ],
+        ["b0", "b1", "images", "channels", "rows", "x_image", "y_image", "chunks"],
         lanes,
-    )  # fmt: skip
-    pixels = code.mul("%strips", "%strip_pixels")
-    with code.loop("%s0", "%s1") as strip:
-        block, s = code.op(f"sdiv i64 {strip}, %strips"), code.op(f"srem i64 {strip}, %strips")
+    )
+    with code.loop("%b0", "%b1") as block:
         first = code.mul(block, lanes)
         now = f"i64 {code.least(lanes, code.sub('%images', first))}"
         x, y = (code.at(f"%{m}", code.mul(first, f"%{m}_image")) for m in "xy")
-        y, row = code.at(y, code.mul(s, "%strip_pixels")), f"i64 {code.mul(s, '%strip_rows')}"
-        every = "i64 %channels, i64 %channels"
-        code.emit(f"call void %pack(ptr {x}, ptr %packed, ptr %zeros, i64 0, {every}, {now}, {row})")
+        code.emit(f"call void %pack(ptr {x}, ptr %packed, ptr %zeros, i64 0, i64 %channels, i64 %channels, {now})")
         matrix = "ptr %filters, ptr %columns, ptr %bounds"
         code.emit(f"call void %product(ptr %packed, {matrix}, ptr %sums, i64 0, i64 %rows, i64 %chunks)")
-        code.emit(f"call void %unpack(ptr %sums, ptr {y}, ptr %sink, i64 0, i64 %rows, i64 %rows, {now}, i64 {pixels})")
+        code.emit(f"call void %unpack(ptr %sums, ptr {y}, ptr %sink, i64 0, i64 %rows, i64 %rows, {now})")
     return code
 
 

@@ -1,7 +1,7 @@
 """IR of the weight's gradient of 3x3 convolutions, for maps packed as those of window.py."""
 
 from xnets.layers.direct.ir import Function, Variable
-from xnets.layers.direct.pointwise import add_to
+from xnets.layers.direct.lines import add_taps
 from xnets.layers.direct.window import TAPS, Map
 
 
@@ -36,10 +36,7 @@ def weight_gradient(shape: Map, lanes: int) -> Function:
                     here = code.add(code.mul(r, shape.step * across * lanes), code.mul(t, shape.step * wide * lanes))
                     there = code.add(code.mul(r, shape.columns * lanes), code.mul(t, wide * lanes))
                     _correlate(code, sums, code.at(x, here), code.at(dy, there), shape, 1)
-        totals = [s.get() for s in sums[0]]
-        for others in sums[1:]:
-            totals = [code.plus(a, s.get()) for a, s in zip(totals, others, strict=True)]
-        _add_taps(code, totals, code.at("%gradient", code.mul(e, 9)), fresh)
+        add_taps(code, sums, code.at("%gradient", code.mul(e, 9)), fresh)
 
     with code.loop(0, "%n_out") as o:
         place = code.add(code.mul(o, code.add("%chunks", 1)), "%chunk")
@@ -70,7 +67,7 @@ def chunks_of_gradient(plane: int, lanes: int) -> Function:
             now = code.least(lanes, code.sub("%images", image))
             x = code.at("%x", code.mul(image, "%x_image"))
             into = code.at(packed, code.mul(b, code.mul("%per", channel)))
-            sizes = f"i64 {top}, i64 {bottom}, i64 %n_in, i64 {now}, i64 0"
+            sizes = f"i64 {top}, i64 {bottom}, i64 %n_in, i64 {now}"
             code.emit(f"call void %pack(ptr {x}, ptr {into}, ptr %zeros, {sizes})")
         given = f"ptr {packed}, ptr %dy, ptr %columns, ptr %bounds, ptr %target"
         sizes = f"i64 {c}, i64 %chunks, i64 %per, i64 %n_out, i64 %blocks, i64 %fresh"
@@ -93,10 +90,3 @@ def _correlate(code: Function, sums: list[list[Variable]], x: str, dy: str, shap
                 if (row, column) not in loaded:
                     loaded[row, column] = code.load(code.at(x, (row * across + column) * code.width))
                 s.set(code.fma(loaded[row, column], upstream, s.get()))
-
-
-def _add_taps(code: Function, sums: list[str], target: str, fresh: str) -> None:
-    """Nine sums over their lanes, to nine consecutive floats."""
-    for first in range(0, 9, code.width):
-        some = sums[first : first + code.width]
-        add_to(code, code.sums(some), code.at(target, first), code.mask(len(some)), fresh)

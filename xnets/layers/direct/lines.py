@@ -1,0 +1,245 @@
+"""IR of 3x3 convolutions of padding 1 and stride 1 on maps as they lie, and of the input's gradient for stride 2 too.
+
+Nothing is packed: a vector holds pixels of one line. A tile of the product, some lines tall and at most two vectors
+wide, stays in registers over all edges. A line is loaded once for each column of the filter, that many pixels to the
+left or right, and each time serves up to three lines of the product; what would lie left or right of the map is masked,
+what would lie above or below is left out.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from xnets.layers.direct.ir import Function, Variable
+from xnets.layers.direct.pointwise import add_to
+
+WRITTEN_OUT = 16  # lines at most that code is written out for
+
+
+class Maps(NamedTuple):
+    """The maps of a product, which is that of the graph, or of its transpose: the gradient of the layer's input.
+
+    step is the layer's stride: 1, or, if transposed, 2: then the source has half the lines and columns, rounded up.
+    """
+
+    height: int
+    width: int
+    transposed: bool
+    step: int = 1
+
+    @property
+    def source(self) -> tuple[int, int]:
+        """Height and width of what the product is computed from."""
+        return -(-self.height // self.step), -(-self.width // self.step)
+
+    def reached(self, line: int, tap: int) -> int:
+        """The line that one of the source adds to through a tap."""
+        return self.step * line + (tap - 1 if self.transposed else 1 - tap)
+
+    def columns(self) -> dict[int, list[int]]:
+        """By how many columns the source is shifted for which columns of the filter."""
+        shifts: dict[int, list[int]] = {}
+        for dj in range(3):
+            # through dj, column j of the source adds to column step j + dj - 1 of the transposed product
+            shift = (self.turn(dj) + 1 - dj) // self.step if self.transposed else dj - 1
+            shifts.setdefault(shift, []).append(dj)
+        return shifts
+
+    def turn(self, dj: int) -> int:
+        """Which of `step` neighbouring columns of the product a column of the filter leads to."""
+        return (dj - 1) % self.step
+
+
+class Strip(NamedTuple):
+    """Lines of a product: the first and how many; the first of the source under it, and which it needs from there."""
+
+    top: str | int
+    lines: int
+    source_top: str | int
+    needed: range
+
+
+def product(maps: Maps, registers: int, lanes: int) -> Function:
+    """y (N, rows, ...) for images [n0, n1) and rows [r0, r1) of the sparse matrix, from x (N, channels, ...).
+
+    Row r has the edges bounds[r, 0] ... bounds[r, 1] with inputs columns[e] and filters weights[9 e]. At most
+    `registers` vectors are summed at a time.
+    """
+    pointers, integers = ["x", "weights", "columns", "bounds", "y"], ["n0", "n1", "r0", "r1", "channels", "rows"]
+    code = Function("product", pointers, integers, lanes)
+    (height, width), step = maps.source, maps.step
+    vectors = min(2, -(-width // lanes))  # of the source; wider tiles read less for each sum than taller ones do
+    most = registers // vectors  # sums of each
+    tall = _tall(maps.height, most // step, step)
+    chains = 2 if 2 * tall * step <= most else 1  # one waits while another is added to
+    across, channel, row = vectors * lanes, height * width, maps.height * maps.width
+    fetched = code.op(f"sdiv i64 {code.sub(code.add('%channels', '%rows'), 1)}, %rows")
+
+    def fetch(x: str, y: str, r: str, strip: Strip) -> None:
+        """Call into the cache what is read next of some channels of x, and where a row of y will be written."""
+        begin = code.mul(r, fetched)
+        with code.loop(begin, code.least(code.add(begin, fetched), "%channels")) as c:
+            _fetch(code, code.at(x, code.mul(c, channel)), len(strip.needed), across, width)
+        _fetch(code, code.at(y, code.mul(code.add(r, 2), row)), strip.lines, across * step, maps.width, write=True)
+
+    def compute(x: str, y: str, r: str, strip: Strip, left: int) -> None:
+        starts = range(left, min(left + across, width), lanes)
+        places = [(i, c, turn) for i in range(strip.lines) for c in starts for turn in range(step)]
+        sums = {place: [code.zero() for _ in range(chains)] for place in places}
+        first, last = (code.load_int("%bounds", code.add(code.mul(r, 2), i)) for i in (0, 1))
+        with code.loop(first, last) as e:
+            source = code.at(x, code.mul(code.load_int("%columns", e), channel))
+            filters = code.at("%weights", code.mul(e, 9))
+            for shift, columns in maps.columns().items():
+                taps = {(di, dj): code.broadcast(code.at(filters, 3 * di + dj)) for di in range(3) for dj in columns}
+                for line in strip.needed:
+                    for c in starts:
+                        pixels = _pixels(code, code.at(source, line * width), c + shift, width)
+                        for (di, dj), tap in taps.items():
+                            place = maps.reached(line, di), c, maps.turn(dj)
+                            if place in sums:
+                                s = sums[place][(di + dj) % chains]
+                                s.set(code.fma(pixels, tap, s.get()))
+        target = code.at(y, code.mul(r, row))
+        for i in range(strip.lines):
+            for c in starts:
+                turns = [total(code, sums[i, c, turn]) for turn in range(step)]
+                _store(code, turns, code.at(target, i * maps.width), c * step, maps.width)
+
+    with code.loop("%n0", "%n1") as n:
+        x = code.at("%x", code.mul(code.mul(n, "%channels"), channel))
+        y = code.at("%y", code.mul(code.mul(n, "%rows"), row))
+        # a tile is the outermost, so that the part of x under it stays in the cache while all outputs are computed
+        for strip in _strips(code, maps, tall):
+            here, there = code.at(x, code.mul(strip.source_top, width)), code.at(y, code.mul(strip.top, maps.width))
+            for left in range(0, width, across):
+                after: str | int = left + across  # where the next tile begins: to the right, in the next strip or image
+                if after >= width and strip.top == maps.height - strip.lines:
+                    after = code.mul(code.sub(code.mul("%channels", height), strip.source_top), width)
+                elif after >= width:
+                    after = tall // step * width
+                with code.loop("%r0", "%r1") as r:
+                    fetch(code.at(here, after), code.at(there, left * step), r, strip)
+                    compute(here, there, r, strip, left)
+    return code
+
+
+def weight_gradient(height: int, width: int, chains: int, lanes: int) -> Function:
+    """gradient (M, 3, 3) of the weight at the edges of outputs [o0, o1), from x (N, n_in, ...) and dy (N, n_out, ...).
+
+    Output o has in chunk c of the inputs the edges bounds[o, c] ... bounds[o, c + 1], with inputs columns[e]. Chunks,
+    and `together` images, are taken one after the other, so that they stay in the cache. Each tap has several `chains`
+    of sums where there are registers: one waits while another is added to.
+    """
+    pointers = ["x", "dy", "columns", "bounds", "gradient"]
+    code = Function("gradient", pointers, ["o0", "o1", "images", "together", "chunks", "n_in", "n_out"], lanes)
+    maps, pixels = Maps(height, width, False), height * width
+
+    def fetch(first: str, last: str, o: str) -> None:
+        """Call dy of an output into the cache."""
+        with code.loop(first, last) as n:
+            plane = code.at("%dy", code.mul(code.add(code.mul(n, "%n_out"), o), pixels))
+            with code.loop(0, pixels, 16) as i:
+                code.prefetch(code.at(plane, i), 1)
+
+    def correlate(sums: list[list[Variable]], x: str, dy: str, strip: Strip) -> None:
+        for left in range(0, width, lanes):
+            upstream: dict[int, str] = {}
+            for line in strip.needed:
+                served = {di: maps.reached(line, di) for di in range(3) if 0 <= maps.reached(line, di) < strip.lines}
+                for i in served.values():
+                    if i not in upstream:
+                        upstream[i] = _pixels(code, code.at(dy, i * width), left, width)
+                for dj in range(3):
+                    pixels = _pixels(code, code.at(x, line * width), left + dj - 1, width)
+                    for di, i in served.items():
+                        s = sums[line % chains][3 * di + dj]
+                        s.set(code.fma(pixels, upstream[i], s.get()))
+
+    with code.loop(0, "%images", "%together") as first, code.loop(0, "%chunks") as chunk:
+        last = code.least(code.add(first, "%together"), "%images")
+        fresh = code.op(f"icmp eq i64 {first}, 0")
+        with code.loop("%o0", "%o1") as o:
+            fetch(first, last, code.add(o, 1))
+            place = code.add(code.mul(o, code.add("%chunks", 1)), chunk)
+            with code.loop(code.load_int("%bounds", place), code.load_int("%bounds", code.add(place, 1))) as e:
+                c = code.load_int("%columns", e)
+                sums = [[code.zero() for _ in range(9)] for _ in range(chains)]
+                with code.loop(first, last) as n:
+                    x = code.at("%x", code.mul(code.add(code.mul(n, "%n_in"), c), pixels))
+                    dy = code.at("%dy", code.mul(code.add(code.mul(n, "%n_out"), o), pixels))
+                    for strip in _strips(code, maps, _tall(height, WRITTEN_OUT)):
+                        here, there = (code.at(plane, code.mul(strip.top, width)) for plane in (x, dy))
+                        correlate(sums, here, there, strip)
+                add_taps(code, sums, code.at("%gradient", code.mul(e, 9)), fresh)
+    return code
+
+
+def total(code: Function, chains: list[Variable]) -> str:
+    """The sum of all."""
+    first, *others = (s.get() for s in chains)
+    return functools.reduce(code.plus, others, first)
+
+
+def add_taps(code: Function, sums: list[list[Variable]], target: str, fresh: str) -> None:
+    """Nine sums over their lanes, in one or more chains, to nine consecutive floats: added to those if not `fresh`."""
+    totals = [total(code, list(chains)) for chains in zip(*sums, strict=True)]
+    for first in range(0, 9, code.width):
+        some = totals[first : first + code.width]
+        add_to(code, code.sums(some), code.at(target, first), code.mask(len(some)), fresh)
+
+
+def _tall(height: int, most: int, even: int = 1) -> int:
+    """Lines of a strip, a multiple of `even`: of as few strips as can be, all of about one height."""
+    strips = math.ceil(height / (most // even * even))
+    return math.ceil(height / strips / even) * even
+
+
+def _strips(code: Function, maps: Maps, tall: int) -> Iterator[Strip]:
+    """All strips of a product, from the top. Those in the middle, which are alike, are one loop."""
+    strips, under = -(-maps.height // tall), tall // maps.step
+
+    def needed(lines: int, first: int, stop: int) -> range:
+        """Of the source's lines [first, stop), those that reach the strip."""
+        found = [
+            s for s in range(first, min(stop, lines + 1)) if any(0 <= maps.reached(s, t) < lines for t in range(3))
+        ]
+        return range(found[0], found[-1] + 1)
+
+    yield Strip(0, min(tall, maps.height), 0, needed(min(tall, maps.height), 0, maps.source[0]))
+    if strips > 2:
+        with code.loop(1, strips - 1) as i:
+            yield Strip(code.mul(i, tall), tall, code.mul(i, under), needed(tall, -1, maps.source[0]))
+    if strips > 1:
+        top, first = (strips - 1) * tall, (strips - 1) * under
+        yield Strip(top, maps.height - top, first, needed(maps.height - top, -1, maps.source[0] - first))
+
+
+def _pixels(code: Function, line: str, column: int, width: int) -> str:
+    """The pixels of a line from that column on, zero where it has none."""
+    return code.load(code.at(line, column), _inside(code, column, width))
+
+
+def _store(code: Function, turns: list[str], line: str, column: int, width: int) -> None:
+    """A vector, or two whose pixels take turns, to a line from that column on, as far as the line goes."""
+    if len(turns) == 2:
+        lanes = [lane for i in range(code.width) for lane in (i, code.width + i)]
+        turns = [code.shuffle(*turns, lanes[: code.width]), code.shuffle(*turns, lanes[code.width :])]
+    for c, vector in zip(range(column, width, code.width), turns, strict=False):
+        code.store(vector, code.at(line, c), _inside(code, c, width))
+
+
+def _inside(code: Function, column: int, width: int) -> str | None:
+    """Lanes that fall on a line of that width, from that column on; None if all do."""
+    first, last = max(0, -column), min(code.width, width - column)
+    return None if (first, last) == (0, code.width) else code.mask(last, first)
+
+
+def _fetch(code: Function, place: str, lines: int, across: int, width: int, write: bool = False) -> None:
+    """Call a part of a map into the cache, `lines` tall and `across` wide."""
+    if width <= across:
+        code.prefetch(place, lines * width, write)
+        return
+    for i in range(lines):
+        code.prefetch(code.at(place, i * width), across + 1, write)

@@ -1,0 +1,79 @@
+"""Runs the kernels of lines.py: which maps they are for, and how the work is split among threads.
+
+Each number is summed by one thread in an order that depends on shapes alone, so results do not depend on the number
+of threads.
+"""
+
+from torch import Tensor
+
+from xnets.layers.direct import lines
+from xnets.layers.direct.adjacency import Adjacency
+from xnets.layers.direct.jit import compiled, vector_width
+from xnets.layers.direct.threads import addresses, in_parallel, parts, threads_for
+
+NEAR = 48 * 1024  # floats of x whose edges' gradients are computed at a time: a sixth of a core's second-level cache
+NEXT = 2048  # floats of dy that are read for each of an output's edges: a sixth of the first-level cache
+
+
+def has_many_registers() -> bool:
+    """Whether there are 32 vector registers rather than 16."""
+    return vector_width() == 16
+
+
+def lanes_for(width: int) -> int:
+    """Floats of a vector for lines so long: narrow ones reach less often into a second line of the cache."""
+    return min(vector_width(), max(4, 1 << (width - 1).bit_length()))
+
+
+def suit_product(images: int, width: int) -> bool:
+    """Whether lines of the source fill enough of a vector, or images too little of a packed one, of a pixel each."""
+    return 4 * width >= 3 * vector_width() or _few(images, width)
+
+
+def suit_gradient(images: int, width: int) -> bool:
+    """The same for the weight's gradient, for which lines have to fill more of it."""
+    lanes = vector_width()
+    return (width >= lanes and 7 * (-width % lanes) <= width) or _few(images, width)
+
+
+def _few(images: int, width: int) -> bool:
+    return width > 4 and 2 * images <= vector_width()
+
+
+def lines_product(
+    x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, size: tuple[int, int], stride: int = 1
+) -> Tensor:
+    """x (N, columns of the matrix, H, W), weight (n_out, D, 3, 3) -> (N, its rows, *size)."""
+    images, channels = x.shape[:2]
+    rows = adjacency.n_in if transposed else adjacency.n_out
+    sparse, bounds = adjacency.transposed if transposed else adjacency.rows, adjacency.bounds(transposed, 1)
+    filters = sparse.sorted(weight.view(-1, 9))
+    y = x.new_empty(images, rows, *size)
+    kernel = compiled(
+        lines.product, lines.Maps(*size, transposed, stride), 22 if has_many_registers() else 10, lanes_for(x.shape[3])
+    )
+    threads = threads_for(weight.numel() * images * x.shape[2] * x.shape[3])
+    if images % threads == 0 or images >= 4 * threads:
+        pieces = [(*piece, 0, rows) for piece in parts(images, threads)]
+    else:
+        pieces = [(0, images, *piece) for piece in parts(rows, threads)]
+    given = addresses(x, filters, sparse.columns, bounds, y)
+    in_parallel(kernel, [(*given, *piece, channels, rows) for piece in pieces])
+    return y
+
+
+def lines_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency) -> Tensor:
+    """dy (N, n_out, H, W), x (N, n_in, H, W) -> (n_out, D, 3, 3)."""
+    images, n_in, height, width = x.shape
+    n_out, degree = adjacency.index.shape
+    together = min(images, max(1, NEXT // (height * width)))
+    # with few edges of an output in a chunk, dy would be fetched for little
+    chunks = min(max(1, degree // 4), -(-together * n_in * height * width // NEAR))
+    sparse, bounds = adjacency.rows, adjacency.bounds(False, chunks)
+    gradient = x.new_empty(n_out, degree, 3, 3)
+    kernel = compiled(lines.weight_gradient, height, width, 2 if has_many_registers() else 1, lanes_for(width))
+    pieces = parts(n_out, threads_for(gradient.numel() * images * height * width))
+    given = addresses(x, dy, sparse.columns, bounds, gradient)
+    sizes = images, together, chunks, n_in, n_out
+    in_parallel(kernel, [(*given, *piece, *sizes) for piece in pieces])
+    return sparse.restored(gradient.view(-1, 9)).view_as(gradient)

@@ -122,6 +122,34 @@ def test_which_maps_are_read_as_they_lie(monkeypatch):
 
 
 @needs_llvmlite
+@pytest.mark.parametrize("width", [16, 8, 4])
+@pytest.mark.parametrize("size", [(1, 1), (3, 1), (7, 7), (4, 4), (16, 16), (13, 21), (28, 28), (40, 33)])
+def test_images_of_1x1_as_they_lie(size, width, monkeypatch):
+    """Whatever their edges; one tile, several, the last one shorter; a vector of one image, tiles of several."""
+    from xnets.layers.direct import jit, run_pointwise
+
+    if width < jit.vector_width():
+        monkeypatch.setattr(jit, "_forced", [(width, jit._host()[1])])
+    monkeypatch.setattr(run_pointwise, "as_they_lie", lambda x, edges, rows: not x.last)
+    for n_in, rows, block, batch in ((12, 9, 1, 1), (9, 5, 4, 3), (3, 20, 1, 8), (30, 2, 2, 5)):
+        for stride in (1, 2):
+            assert_right(problem(n_in, rows, block, 3, 1, batch, size, stride=stride))
+
+
+@needs_llvmlite
+def test_which_images_are_read_as_they_lie(monkeypatch):
+    """Those whose channels have few edges, and fill vectors."""
+    from xnets.layers.direct import jit
+    from xnets.layers.direct.run_pointwise import Columns, as_they_lie
+
+    monkeypatch.setattr(jit, "_forced", [(16, "")])
+    for pixels, suits in ((49, True), (16, True), (12, True), (11, False), (4, False), (17, False)):
+        assert as_they_lie(Columns(torch.empty(2, 30, pixels), False), 12 * 50, 20) is suits
+    assert not as_they_lie(Columns(torch.empty(2, 30, 16), False), 12 * 50 + 1, 20)
+    assert not as_they_lie(Columns(torch.empty(32, 30), True), 12 * 50, 20)
+
+
+@needs_llvmlite
 @pytest.mark.skipif(not hasattr(mmap, "PROT_READ"), reason="no pages to protect")
 @pytest.mark.parametrize("size", [(7, 7), (14, 14), (16, 16), (5, 31), (33, 33)])
 @pytest.mark.parametrize("stride", [1, 2])
@@ -131,6 +159,8 @@ def test_nothing_is_touched_beside_the_maps(size, stride):
         x, weight, edges, upstream = problem(6, 5, 1, 3, 3, 2, size, stride=stride)
         with guarded(x, at_the_end) as x, guarded(upstream, at_the_end) as upstream:
             assert_right((x, weight, edges, upstream))
+        with guarded(x, at_the_end) as x, guarded(upstream, at_the_end) as upstream:
+            assert_right((x, weight[..., :1, :1].contiguous(), edges, upstream))
 
 
 @needs_llvmlite

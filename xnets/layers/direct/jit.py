@@ -59,6 +59,11 @@ def vector_width() -> int:
     return _forced[-1][0] if _forced else _host()[0]
 
 
+def registers_for_sums() -> int:
+    """How many of the CPU's vector registers a kernel may sum in: AVX-512 has 32, others have 16 at least."""
+    return 22 if vector_width() == 16 else 10
+
+
 def _features() -> str:
     return _forced[-1][1] if _forced else _host()[1]
 

@@ -218,7 +218,7 @@ def _strips(code: Function, maps: Maps, tall: int) -> Iterator[Strip]:
 
 def _pixels(code: Function, line: str, column: int, width: int) -> str:
     """The pixels of a line from that column on, zero where it has none."""
-    return code.load(code.at(line, column), _inside(code, column, width))
+    return code.load(code.at(line, column), inside(code, column, width))
 
 
 def _store(code: Function, turns: list[str], line: str, column: int, width: int) -> None:
@@ -227,10 +227,10 @@ def _store(code: Function, turns: list[str], line: str, column: int, width: int)
         lanes = [lane for i in range(code.width) for lane in (i, code.width + i)]
         turns = [code.shuffle(*turns, lanes[: code.width]), code.shuffle(*turns, lanes[code.width :])]
     for c, vector in zip(range(column, width, code.width), turns, strict=False):
-        code.store(vector, code.at(line, c), _inside(code, c, width))
+        code.store(vector, code.at(line, c), inside(code, c, width))
 
 
-def _inside(code: Function, column: int, width: int) -> str | None:
+def inside(code: Function, column: int, width: int) -> str | None:
     """Lanes that fall on a line of that width, from that column on; None if all do."""
     first, last = max(0, -column), min(code.width, width - column)
     return None if (first, last) == (0, code.width) else code.mask(last, first)

@@ -8,16 +8,11 @@ from torch import Tensor
 
 from xnets.layers.direct import lines
 from xnets.layers.direct.adjacency import Adjacency
-from xnets.layers.direct.jit import compiled, vector_width
-from xnets.layers.direct.threads import addresses, in_parallel, parts, threads_for
+from xnets.layers.direct.jit import compiled, registers_for_sums, vector_width
+from xnets.layers.direct.threads import addresses, in_parallel, parts, parts_of_images, threads_for
 
 NEAR = 48 * 1024  # floats of x whose edges' gradients are computed at a time: a sixth of a core's second-level cache
 NEXT = 2048  # floats of dy that are read for each of an output's edges: a sixth of the first-level cache
-
-
-def has_many_registers() -> bool:
-    """Whether there are 32 vector registers rather than 16."""
-    return vector_width() == 16
 
 
 def lanes_for(width: int) -> int:
@@ -49,16 +44,10 @@ def lines_product(
     sparse, bounds = adjacency.transposed if transposed else adjacency.rows, adjacency.bounds(transposed, 1)
     filters = sparse.sorted(weight.view(-1, 9))
     y = x.new_empty(images, rows, *size)
-    kernel = compiled(
-        lines.product, lines.Maps(*size, transposed, stride), 22 if has_many_registers() else 10, lanes_for(x.shape[3])
-    )
+    kernel = compiled(lines.product, lines.Maps(*size, transposed, stride), registers_for_sums(), lanes_for(x.shape[3]))
     threads = threads_for(weight.numel() * images * x.shape[2] * x.shape[3])
-    if images % threads == 0 or images >= 4 * threads:
-        pieces = [(*piece, 0, rows) for piece in parts(images, threads)]
-    else:
-        pieces = [(0, images, *piece) for piece in parts(rows, threads)]
     given = addresses(x, filters, sparse.columns, bounds, y)
-    in_parallel(kernel, [(*given, *piece, channels, rows) for piece in pieces])
+    in_parallel(kernel, [(*given, *piece, channels, rows) for piece in parts_of_images(images, rows, threads)])
     return y
 
 
@@ -71,7 +60,7 @@ def lines_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency) -> Tensor
     chunks = min(max(1, degree // 4), -(-together * n_in * height * width // NEAR))
     sparse, bounds = adjacency.rows, adjacency.bounds(False, chunks)
     gradient = x.new_empty(n_out, degree, 3, 3)
-    kernel = compiled(lines.weight_gradient, height, width, 2 if has_many_registers() else 1, lanes_for(width))
+    kernel = compiled(lines.weight_gradient, height, width, 2 if registers_for_sums() >= 18 else 1, lanes_for(width))
     pieces = parts(n_out, threads_for(gradient.numel() * images * height * width))
     given = addresses(x, dy, sparse.columns, bounds, gradient)
     sizes = images, together, chunks, n_in, n_out

@@ -9,15 +9,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from xnets.layers.direct import pointwise, segments, shared
+from xnets.layers.direct import planes, pointwise, segments, shared
 from xnets.layers.direct.adjacency import MOST_GROUPED, Adjacency
-from xnets.layers.direct.jit import compiled, vector_width
+from xnets.layers.direct.jit import compiled, registers_for_sums, vector_width
 from xnets.layers.direct.scratch import rooms_for
-from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, threads_for
+from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, parts_of_images, threads_for
 
 SHARING = 24  # from this compression on, four outputs share too few inputs for grouping to pay
 NEAR = 16 * 1024  # floats of input that shall stay close to the core
 GROUPED = 8 * 1024  # as NEAR, where four outputs are summed at once
+LYING = 12  # edges for each channel of x and y up to which images are read as they lie
 MOST_CHUNKS, FEWEST_EDGES = 4, 16  # of each output in a chunk
 
 
@@ -55,6 +56,9 @@ def pointwise_product(x: Columns, weight: Tensor, adjacency: Adjacency, transpos
     tile = min(4, -(-columns // width)) * width
     threads = threads_for(weight.numel() * columns)
     y = x.like(rows)
+    if as_they_lie(x, weight.numel(), rows):
+        _of_images(x, weight.view(-1), adjacency, transposed, y, threads)
+        return y
     group = 1 if transposed else max(g for g in (1, 2, 3, 4) if adjacency.block % g == 0)
     if group > 1:
         _shared(x, weight.view(-1), adjacency, group, y, tile, threads)
@@ -65,6 +69,21 @@ def pointwise_product(x: Columns, weight: Tensor, adjacency: Adjacency, transpos
     multiply = _grouped if shares else _segmented
     multiply(x, weight.view(-1), adjacency, transposed, y, tile, threads)
     return y
+
+
+def as_they_lie(x: Columns, edges: int, rows: int) -> bool:
+    """Whether an image's pixels fill vectors, and edges are so few that to pack tiles would take longer than they."""
+    beyond = -x.pixels % vector_width()
+    return not x.last and edges <= LYING * (x.channels + rows) and 3 * beyond <= x.pixels
+
+
+def _of_images(x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Columns, threads: int) -> None:
+    sparse, bounds = adjacency.transposed if transposed else adjacency.rows, adjacency.bounds(transposed, 1)
+    sorted_weight = sparse.sorted(weight)
+    kernel = compiled(planes.product, x.pixels, registers_for_sums(), vector_width())
+    given = addresses(x.values, sorted_weight, sparse.columns, bounds, y.values)
+    pieces = parts_of_images(x.values.shape[0], y.channels, threads)
+    in_parallel(kernel, [(*given, *piece, x.channels, y.channels) for piece in pieces])
 
 
 def _shared(x: Columns, weight: Tensor, adjacency: Adjacency, group: int, y: Columns, tile: int, threads: int) -> None:

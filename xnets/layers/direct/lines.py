@@ -1,4 +1,4 @@
-"""IR of 3x3 convolutions of padding 1 and stride 1 on maps as they lie, and of the input's gradient for stride 2 too.
+"""IR of 3x3 convolutions of padding 1 and stride 1 or 2 on maps as they lie.
 
 Nothing is packed: a vector holds pixels of one line. A tile of the product, some lines tall and at most two vectors
 wide, stays in registers over all edges. A line is loaded once for each column of the filter, that many pixels to the
@@ -18,24 +18,41 @@ WRITTEN_OUT = 16  # lines at most that code is written out for
 
 
 class Maps(NamedTuple):
-    """The maps of a product, which is that of the graph, or of its transpose: the gradient of the layer's input.
-
-    step is the layer's stride: 1, or, if transposed, 2: then the source has half the lines and columns, rounded up.
-    """
+    """A product's maps and those of its source, for a layer of stride `step`; the product is that of the graph, or,
+    transposed, the gradient of the layer's input."""
 
     height: int
     width: int
-    transposed: bool
+    source_height: int
+    source_width: int
     step: int = 1
+    transposed: bool = False
 
     @property
-    def source(self) -> tuple[int, int]:
-        """Height and width of what the product is computed from."""
-        return -(-self.height // self.step), -(-self.width // self.step)
+    def units(self) -> int:
+        """Columns of the smaller of the two maps, by which both are counted."""
+        return min(self.width, self.source_width)
 
-    def reached(self, line: int, tap: int) -> int:
-        """The line that one of the source adds to through a tap."""
-        return self.step * line + (tap - 1 if self.transposed else 1 - tap)
+    @property
+    def turns(self) -> int:
+        """Columns of the product in a unit."""
+        return self.step if self.transposed else 1
+
+    @property
+    def strides(self) -> int:
+        """Columns of the source in a unit."""
+        return 1 if self.transposed else self.step
+
+    def reached(self, line: int, tap: int) -> int | None:
+        """The line that one of the source adds to through a tap; None if there is none."""
+        if self.transposed:
+            return self.step * line + tap - 1
+        there, between = divmod(line + 1 - tap, self.step)
+        return None if between else there
+
+    def under(self, top: int) -> int:
+        """The line of the source under a line of the product where a strip begins."""
+        return top // self.step if self.transposed else top * self.step
 
     def columns(self) -> dict[int, list[int]]:
         """By how many columns the source is shifted for which columns of the filter."""
@@ -47,8 +64,8 @@ class Maps(NamedTuple):
         return shifts
 
     def turn(self, dj: int) -> int:
-        """Which of `step` neighbouring columns of the product a column of the filter leads to."""
-        return (dj - 1) % self.step
+        """Which of a unit's columns of the product a column of the filter leads to."""
+        return (dj - 1) % self.turns
 
 
 class Strip(NamedTuple):
@@ -68,11 +85,11 @@ def product(maps: Maps, registers: int, lanes: int) -> Function:
     """
     pointers, integers = ["x", "weights", "columns", "bounds", "y"], ["n0", "n1", "r0", "r1", "channels", "rows"]
     code = Function("product", pointers, integers, lanes)
-    (height, width), step = maps.source, maps.step
-    vectors = min(2, -(-width // lanes))  # of the source; wider tiles read less for each sum than taller ones do
+    height, width, turns, strides = maps.source_height, maps.source_width, maps.turns, maps.strides
+    vectors = min(2, -(-maps.units // lanes))  # of units; wider tiles read less for each sum than taller ones do
     most = registers // vectors  # sums of each
-    tall = _tall(maps.height, most // step, step)
-    chains = 2 if 2 * tall * step <= most else 1  # one waits while another is added to
+    tall = _tall(maps.height, most // turns, turns)
+    chains = 2 if 2 * tall * turns <= most else 1  # one waits while another is added to
     across, channel, row = vectors * lanes, height * width, maps.height * maps.width
     fetched = code.op(f"sdiv i64 {code.sub(code.add('%channels', '%rows'), 1)}, %rows")
 
@@ -80,12 +97,12 @@ def product(maps: Maps, registers: int, lanes: int) -> Function:
         """Call into the cache what is read next of some channels of x, and where a row of y will be written."""
         begin = code.mul(r, fetched)
         with code.loop(begin, code.least(code.add(begin, fetched), "%channels")) as c:
-            _fetch(code, code.at(x, code.mul(c, channel)), len(strip.needed), across, width)
-        _fetch(code, code.at(y, code.mul(code.add(r, 2), row)), strip.lines, across * step, maps.width, write=True)
+            _fetch(code, code.at(x, code.mul(c, channel)), len(strip.needed), across * strides, width)
+        _fetch(code, code.at(y, code.mul(code.add(r, 2), row)), strip.lines, across * turns, maps.width, write=True)
 
     def compute(x: str, y: str, r: str, strip: Strip, left: int) -> None:
-        starts = range(left, min(left + across, width), lanes)
-        places = [(i, c, turn) for i in range(strip.lines) for c in starts for turn in range(step)]
+        starts = range(left, min(left + across, maps.units), lanes)
+        places = [(i, c, turn) for i in range(strip.lines) for c in starts for turn in range(turns)]
         sums = {place: [code.zero() for _ in range(chains)] for place in places}
         first, last = (code.load_int("%bounds", code.add(code.mul(r, 2), i)) for i in (0, 1))
         with code.loop(first, last) as e:
@@ -95,7 +112,7 @@ def product(maps: Maps, registers: int, lanes: int) -> Function:
                 taps = {(di, dj): code.broadcast(code.at(filters, 3 * di + dj)) for di in range(3) for dj in columns}
                 for line in strip.needed:
                     for c in starts:
-                        pixels = _pixels(code, code.at(source, line * width), c + shift, width)
+                        pixels = _pixels(code, code.at(source, line * width), strides * c + shift, width, strides)
                         for (di, dj), tap in taps.items():
                             place = maps.reached(line, di), c, maps.turn(dj)
                             if place in sums:
@@ -104,8 +121,8 @@ def product(maps: Maps, registers: int, lanes: int) -> Function:
         target = code.at(y, code.mul(r, row))
         for i in range(strip.lines):
             for c in starts:
-                turns = [total(code, sums[i, c, turn]) for turn in range(step)]
-                _store(code, turns, code.at(target, i * maps.width), c * step, maps.width)
+                found = [total(code, sums[i, c, turn]) for turn in range(turns)]
+                _store(code, found, code.at(target, i * maps.width), c * turns, maps.width)
 
     with code.loop("%n0", "%n1") as n:
         x = code.at("%x", code.mul(code.mul(n, "%channels"), channel))
@@ -113,19 +130,20 @@ def product(maps: Maps, registers: int, lanes: int) -> Function:
         # a tile is the outermost, so that the part of x under it stays in the cache while all outputs are computed
         for strip in _strips(code, maps, tall):
             here, there = code.at(x, code.mul(strip.source_top, width)), code.at(y, code.mul(strip.top, maps.width))
-            for left in range(0, width, across):
-                after: str | int = left + across  # where the next tile begins: to the right, in the next strip or image
-                if after >= width and strip.top == maps.height - strip.lines:
+            for left in range(0, maps.units, across):
+                # where the next tile begins: to the right, in the next strip or in the next image
+                after: str | int = strides * (left + across)
+                if left + across >= maps.units and strip.top == maps.height - strip.lines:
                     after = code.mul(code.sub(code.mul("%channels", height), strip.source_top), width)
-                elif after >= width:
-                    after = tall // step * width
+                elif left + across >= maps.units:
+                    after = maps.under(tall) * width
                 with code.loop("%r0", "%r1") as r:
-                    fetch(code.at(here, after), code.at(there, left * step), r, strip)
+                    fetch(code.at(here, after), code.at(there, left * turns), r, strip)
                     compute(here, there, r, strip, left)
     return code
 
 
-def weight_gradient(height: int, width: int, chains: int, lanes: int) -> Function:
+def weight_gradient(maps: Maps, chains: int, lanes: int) -> Function:
     """gradient (M, 3, 3) of the weight at the edges of outputs [o0, o1), from x (N, n_in, ...) and dy (N, n_out, ...).
 
     Output o has in chunk c of the inputs the edges bounds[o, c] ... bounds[o, c + 1], with inputs columns[e]. Chunks,
@@ -134,7 +152,8 @@ def weight_gradient(height: int, width: int, chains: int, lanes: int) -> Functio
     """
     pointers = ["x", "dy", "columns", "bounds", "gradient"]
     code = Function("gradient", pointers, ["o0", "o1", "images", "together", "chunks", "n_in", "n_out"], lanes)
-    maps, pixels = Maps(height, width, False), height * width
+    height, width, channel = maps.height, maps.width, maps.source_height * maps.source_width
+    pixels = height * width
 
     def fetch(first: str, last: str, o: str) -> None:
         """Call dy of an output into the cache."""
@@ -147,12 +166,13 @@ def weight_gradient(height: int, width: int, chains: int, lanes: int) -> Functio
         for left in range(0, width, lanes):
             upstream: dict[int, str] = {}
             for line in strip.needed:
-                served = {di: maps.reached(line, di) for di in range(3) if 0 <= maps.reached(line, di) < strip.lines}
+                served = {di: maps.reached(line, di) for di in range(3) if maps.reached(line, di) in range(strip.lines)}
                 for i in served.values():
                     if i not in upstream:
                         upstream[i] = _pixels(code, code.at(dy, i * width), left, width)
                 for dj in range(3):
-                    pixels = _pixels(code, code.at(x, line * width), left + dj - 1, width)
+                    place = code.at(x, line * maps.source_width)
+                    pixels = _pixels(code, place, maps.step * left + dj - 1, maps.source_width, maps.step)
                     for di, i in served.items():
                         s = sums[line % chains][3 * di + dj]
                         s.set(code.fma(pixels, upstream[i], s.get()))
@@ -167,11 +187,11 @@ def weight_gradient(height: int, width: int, chains: int, lanes: int) -> Functio
                 c = code.load_int("%columns", e)
                 sums = [[code.zero() for _ in range(9)] for _ in range(chains)]
                 with code.loop(first, last) as n:
-                    x = code.at("%x", code.mul(code.add(code.mul(n, "%n_in"), c), pixels))
+                    x = code.at("%x", code.mul(code.add(code.mul(n, "%n_in"), c), channel))
                     dy = code.at("%dy", code.mul(code.add(code.mul(n, "%n_out"), o), pixels))
-                    for strip in _strips(code, maps, _tall(height, WRITTEN_OUT)):
-                        here, there = (code.at(plane, code.mul(strip.top, width)) for plane in (x, dy))
-                        correlate(sums, here, there, strip)
+                    for strip in _strips(code, maps, _tall(height, WRITTEN_OUT // maps.step)):
+                        here = code.at(x, code.mul(strip.source_top, maps.source_width))
+                        correlate(sums, here, code.at(dy, code.mul(strip.top, width)), strip)
                 add_taps(code, sums, code.at("%gradient", code.mul(e, 9)), fresh)
     return code
 
@@ -198,27 +218,29 @@ def _tall(height: int, most: int, even: int = 1) -> int:
 
 def _strips(code: Function, maps: Maps, tall: int) -> Iterator[Strip]:
     """All strips of a product, from the top. Those in the middle, which are alike, are one loop."""
-    strips, under = -(-maps.height // tall), tall // maps.step
+    strips = -(-maps.height // tall)
 
     def needed(lines: int, first: int, stop: int) -> range:
         """Of the source's lines [first, stop), those that reach the strip."""
-        found = [
-            s for s in range(first, min(stop, lines + 1)) if any(0 <= maps.reached(s, t) < lines for t in range(3))
-        ]
+        near = range(first, min(stop, maps.step * lines + 1))
+        found = [line for line in near if any(maps.reached(line, tap) in range(lines) for tap in range(3))]
         return range(found[0], found[-1] + 1)
 
-    yield Strip(0, min(tall, maps.height), 0, needed(min(tall, maps.height), 0, maps.source[0]))
+    yield Strip(0, min(tall, maps.height), 0, needed(min(tall, maps.height), 0, maps.source_height))
     if strips > 2:
         with code.loop(1, strips - 1) as i:
-            yield Strip(code.mul(i, tall), tall, code.mul(i, under), needed(tall, -1, maps.source[0]))
+            yield Strip(code.mul(i, tall), tall, code.mul(i, maps.under(tall)), needed(tall, -1, maps.source_height))
     if strips > 1:
-        top, first = (strips - 1) * tall, (strips - 1) * under
-        yield Strip(top, maps.height - top, first, needed(maps.height - top, -1, maps.source[0] - first))
+        top = (strips - 1) * tall
+        below = needed(maps.height - top, -1, maps.source_height - maps.under(top))
+        yield Strip(top, maps.height - top, maps.under(top), below)
 
 
-def _pixels(code: Function, line: str, column: int, width: int) -> str:
-    """The pixels of a line from that column on, zero where it has none."""
-    return code.load(code.at(line, column), inside(code, column, width))
+def _pixels(code: Function, line: str, column: int, width: int, step: int = 1) -> str:
+    """Every step-th pixel of a line from that column on, zero where it has none."""
+    starts = range(column, column + step * code.width, code.width)
+    loaded = [code.load(code.at(line, start), inside(code, start, width)) for start in starts]
+    return code.shuffle(*loaded, list(range(0, 2 * code.width, 2))) if step == 2 else loaded[0]
 
 
 def _store(code: Function, turns: list[str], line: str, column: int, width: int) -> None:

@@ -44,24 +44,28 @@ def lines_product(
     sparse, bounds = adjacency.transposed if transposed else adjacency.rows, adjacency.bounds(transposed, 1)
     filters = sparse.sorted(weight.view(-1, 9))
     y = x.new_empty(images, rows, *size)
-    kernel = compiled(lines.product, lines.Maps(*size, transposed, stride), registers_for_sums(), lanes_for(x.shape[3]))
-    threads = threads_for(weight.numel() * images * x.shape[2] * x.shape[3])
+    maps = lines.Maps(*size, *x.shape[2:], stride, transposed)
+    kernel = compiled(lines.product, maps, registers_for_sums(), lanes_for(maps.units))
+    threads = threads_for(weight.numel() * images * maps.units * min(size[0], x.shape[2]))
     given = addresses(x, filters, sparse.columns, bounds, y)
     in_parallel(kernel, [(*given, *piece, channels, rows) for piece in parts_of_images(images, rows, threads)])
     return y
 
 
-def lines_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency) -> Tensor:
-    """dy (N, n_out, H, W), x (N, n_in, H, W) -> (n_out, D, 3, 3)."""
-    images, n_in, height, width = x.shape
+def lines_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: int = 1) -> Tensor:
+    """dy (N, n_out, H', W'), x (N, n_in, H, W) -> (n_out, D, 3, 3)."""
+    images, n_in = x.shape[:2]
     n_out, degree = adjacency.index.shape
-    together = min(images, max(1, NEXT // (height * width)))
+    maps = lines.Maps(*dy.shape[2:], *x.shape[2:], stride)
+    pixels = maps.height * maps.width
+    together = min(images, max(1, NEXT // pixels))
     # with few edges of an output in a chunk, dy would be fetched for little
-    chunks = min(max(1, degree // 4), -(-together * n_in * height * width // NEAR))
+    chunks = min(max(1, degree // 4), -(-together * x[0].numel() // NEAR))
     sparse, bounds = adjacency.rows, adjacency.bounds(False, chunks)
     gradient = x.new_empty(n_out, degree, 3, 3)
-    kernel = compiled(lines.weight_gradient, height, width, 2 if registers_for_sums() >= 18 else 1, lanes_for(width))
-    pieces = parts(n_out, threads_for(gradient.numel() * images * height * width))
+    chains = 2 if registers_for_sums() >= 18 else 1  # for each of nine taps
+    kernel = compiled(lines.weight_gradient, maps, chains, lanes_for(maps.width))
+    pieces = parts(n_out, threads_for(gradient.numel() * images * pixels))
     given = addresses(x, dy, sparse.columns, bounds, gradient)
     sizes = images, together, chunks, n_in, n_out
     in_parallel(kernel, [(*given, *piece, *sizes) for piece in pieces])

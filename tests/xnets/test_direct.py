@@ -96,8 +96,8 @@ def test_maps_as_they_lie_and_packed(size, lines, width, monkeypatch):
 
     if width < jit.vector_width():
         monkeypatch.setattr(jit, "_forced", [(width, jit._host()[1])])
-    monkeypatch.setattr(run_lines, "suit_product", lambda images, width: lines)
-    monkeypatch.setattr(run_lines, "suit_gradient", lambda images, width: lines)
+    monkeypatch.setattr(run_lines, "suit_product", lambda *given: lines)
+    monkeypatch.setattr(run_lines, "suit_gradient", lambda *given: lines)
     for stride in (1, 2):
         assert_right(problem(12, 9, 1, 5, 3, 3, size, stride=stride))
     monkeypatch.setattr(run_lines, "NEAR", 40)
@@ -111,14 +111,18 @@ def test_which_maps_are_read_as_they_lie(monkeypatch):
     from xnets.layers.direct import jit, run_lines
 
     monkeypatch.setattr(jit, "_forced", [(16, "")])
-    assert [run_lines.suit_product(64, width) for width in (4, 8, 11, 12, 14, 17, 224)] == [False] * 3 + [True] * 4
-    assert [run_lines.suit_gradient(64, width) for width in (14, 16, 17, 24, 28, 56)] == [
-        False, True, False, False, True, True,
-    ]  # fmt: skip
-    for suit in (run_lines.suit_product, run_lines.suit_gradient):
-        assert suit(8, 7)
-        assert not suit(9, 7)
-        assert not suit(1, 4)
+    product, gradient = run_lines.suit_product, run_lines.suit_gradient
+    widths = (4, 8, 11, 12, 14, 16, 17, 24, 28, 56)
+    assert [product(64, width, 9, 1, False) for width in widths] == [width >= 12 for width in widths]
+    assert [gradient(64, width, 9, 1) for width in widths] == [width in (16, 28, 56) for width in widths]
+    for suits in (lambda images, width: product(images, width, 9, 1, True), lambda *shape: gradient(*shape, 9, 1)):
+        assert suits(8, 7)
+        assert not suits(9, 7)
+        assert not suits(1, 4)
+    # of stride 2, the input's gradient; of one edge, whatever there is
+    assert [product(64, 28, 9, 2, False), product(64, 28, 9, 2, True), gradient(64, 28, 9, 2)] == [False, True, False]
+    assert product(64, 2, 1, 2, False)
+    assert gradient(64, 2, 1, 2)
 
 
 @needs_llvmlite
@@ -197,6 +201,7 @@ BIG = {
     "3x3, packed": (64, 64, 1, 16, 3, 20, (8, 8)),
     "3x3, few images": (64, 64, 1, 16, 3, 5, (8, 8)),
     "3x3 of stride 2": (64, 64, 1, 16, 3, 20, (14, 14), 0, False, 2),
+    "3x3, one edge": (64, 64, 1, 1, 3, 20, (14, 14), 0, False, 2),
     "1x1": (64, 64, 1, 16, 1, 20, (14, 14)),
     "1x1 of stride 2": (64, 64, 1, 16, 1, 20, (14, 14), 0, False, 2),
     "linear": (512, 256, 1, 128, 0, 64, ()),

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from xnets.errors import XNetsError
 from xnets.inference.weights import Weights, of_layer
+from xnets.layers.depthwise import DepthwiseConv2d
 from xnets.layers.expander import ExpanderLayer
 from xnets.layers.max_pool import MaxPool
 from xnets.layers.norm_relu import NormReLU
@@ -94,7 +95,8 @@ def mapped(value: Any, function: Callable[[Node], Any]) -> Any:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (ExpanderLayer, NormReLU, MaxPool)) or super().is_leaf_module(m, module_qualified_name)
+        ours = (DepthwiseConv2d, ExpanderLayer, MaxPool, NormReLU)
+        return isinstance(m, ours) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Shapes(fx.Interpreter):

@@ -6,6 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from xnets.layers.depthwise import DepthwiseConv2d
 from xnets.layers.expander import ExpanderConv2d, ExpanderLayer, ExpanderLinear
 
 
@@ -48,7 +49,7 @@ class Weights:
 
 def of_layer(layer: nn.Module, before: tuple[int, ...]) -> Weights | None:
     """The Weights of a layer whose input is (N, *before); None for other modules and for borders that are not zero."""
-    kinds = {nn.Conv2d: 3, nn.Linear: 1, ExpanderConv2d: 3, ExpanderLinear: 1}
+    kinds = {nn.Conv2d: 3, DepthwiseConv2d: 3, nn.Linear: 1, ExpanderConv2d: 3, ExpanderLinear: 1}
     if kinds.get(type(layer)) != len(before) or getattr(layer, "padding_mode", "zeros") != "zeros":
         return None
     is_conv = len(before) == 3

@@ -2,6 +2,7 @@
 
 from xnets.layers.choice import kernels
 from xnets.layers.convert import expand_model, to_dense
+from xnets.layers.depthwise import DepthwiseConv2d
 from xnets.layers.direct import DirectKernel
 from xnets.layers.expander import ExpanderConv2d, ExpanderLayer, ExpanderLinear
 from xnets.layers.initialise import INITS
@@ -14,6 +15,6 @@ KERNELS["direct"] = DirectKernel()
 KERNELS["triton"] = TritonKernel()
 
 __all__ = [
-    "INITS", "KERNELS", "ExpanderConv2d", "ExpanderLayer", "ExpanderLinear", "MaxPool", "NormReLU", "expand_model",
-    "for_training", "kernels", "to_dense",
+    "INITS", "KERNELS", "DepthwiseConv2d", "ExpanderConv2d", "ExpanderLayer", "ExpanderLinear", "MaxPool", "NormReLU",
+    "expand_model", "for_training", "kernels", "to_dense",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
-"""for_training: the same network with what is between its convolutions computed faster, on CPUs.
+"""for_training: the same network with what is beside its X-layers computed faster, on CPUs.
 
-Batch norms and the ReLUs after them are computed together; max pooling is that of max_pool.py.
+Batch norms and the ReLUs after them are computed together; max pooling is that of max_pool.py, depthwise convolutions
+are those of depthwise.py.
 """
 
 from collections import Counter
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from xnets.layers.choice import kernel_in_force
 from xnets.layers.convert import replaced
+from xnets.layers.depthwise import DepthwiseConv2d, is_depthwise
 from xnets.layers.direct import MOST, missing
 from xnets.layers.kernels import is_transformed
 from xnets.layers.max_pool import MaxPool, is_replaceable
@@ -81,15 +83,16 @@ class NormReLU(nn.Module):
 
 
 def for_training(model: nn.Module) -> nn.Module:
-    """`model` itself, its batch norms and max pools made for training on a CPU; elsewhere it computes what it did.
+    """`model` itself, its batch norms, max pools and depthwise convolutions made for training on a CPU; elsewhere it
+    computes what it did.
 
-    Maps may be contiguous, which is faster in DenseNets, since these concatenate them, or channels_last (the model by
-    model.to(memory_format=torch.channels_last), and its images), which is faster with depthwise convolutions.
+    Maps are best contiguous; they may be channels_last too (the model by model.to(memory_format=torch.channels_last),
+    and its images).
 
     Each nn.BatchNorm2d becomes a NormReLU, together with an nn.ReLU that follows it in an nn.Sequential. Parameters
     and the names in the state_dict stay: save that, and load it into the network as it was. A norm without affine
     parameters or running statistics stays, and so do both if the norm or the ReLU has hooks. Each nn.MaxPool2d(2)
-    becomes a MaxPool, which is one still.
+    becomes a MaxPool, each depthwise 3x3 nn.Conv2d a DepthwiseConv2d, which are such still.
 
     What looks for nn.BatchNorm2d does not see a NormReLU: nn.SyncBatchNorm's conversion, or code that picks the
     parameters without weight decay; and the ReLU's place in an nn.Sequential is empty, so that what is cut off before
@@ -104,6 +107,7 @@ def for_training(model: nn.Module) -> nn.Module:
                     new[norm].relu = True
                     parent._modules[name] = nn.Identity()
     new |= {pool: MaxPool() for pool in model.modules() if is_replaceable(pool) and not _hooked(pool)}
+    new |= {conv: DepthwiseConv2d(conv) for conv in model.modules() if is_depthwise(conv) and not _hooked(conv)}
     return replaced(model, new)
 
 

@@ -143,22 +143,24 @@ def product(maps: Maps, registers: int, lanes: int) -> Function:
     return code
 
 
-def weight_gradient(maps: Maps, chains: int, lanes: int) -> Function:
+def weight_gradient(maps: Maps, chains: int, lone: bool, lanes: int) -> Function:
     """gradient (M, 3, 3) of the weight at the edges of outputs [o0, o1), from x (N, n_in, ...) and dy (N, n_out, ...).
 
     Output o has in chunk c of the inputs the edges bounds[o, c] ... bounds[o, c + 1], with inputs columns[e]. Chunks,
     and `together` images, are taken one after the other, so that they stay in the cache. Each tap has several `chains`
-    of sums where there are registers: one waits while another is added to.
+    of sums where there are registers: one waits while another is added to. `lone`: an output has one edge, for which
+    what it reads of x is called into the cache too. There are `edges` edges.
     """
     pointers = ["x", "dy", "columns", "bounds", "gradient"]
-    code = Function("gradient", pointers, ["o0", "o1", "images", "together", "chunks", "n_in", "n_out"], lanes)
+    integers = ["o0", "o1", "images", "together", "chunks", "n_in", "n_out", "edges"]
+    code = Function("gradient", pointers, integers, lanes)
     height, width, channel = maps.height, maps.width, maps.source_height * maps.source_width
     pixels = height * width
 
-    def fetch(first: str, last: str, o: str) -> None:
-        """Call dy of an output into the cache."""
+    def fetch(first: str, last: str, image: str, channels: str, c: str, pixels: int) -> None:
+        """Call a channel of these images into the cache."""
         with code.loop(first, last) as n:
-            plane = code.at("%dy", code.mul(code.add(code.mul(n, "%n_out"), o), pixels))
+            plane = code.at(image, code.mul(code.add(code.mul(n, channels), c), pixels))
             with code.loop(0, pixels, 16) as i:
                 code.prefetch(code.at(plane, i), 1)
 
@@ -181,7 +183,10 @@ def weight_gradient(maps: Maps, chains: int, lanes: int) -> Function:
         last = code.least(code.add(first, "%together"), "%images")
         fresh = code.op(f"icmp eq i64 {first}, 0")
         with code.loop("%o0", "%o1") as o:
-            fetch(first, last, code.add(o, 1))
+            fetch(first, last, "%dy", "%n_out", code.add(o, 1), pixels)
+            if lone:
+                after = code.least(code.add(o, 1), code.sub("%edges", 1))
+                fetch(first, last, "%x", "%n_in", code.load_int("%columns", after), channel)
             place = code.add(code.mul(o, code.add("%chunks", 1)), chunk)
             with code.loop(code.load_int("%bounds", place), code.load_int("%bounds", code.add(place, 1))) as e:
                 c = code.load_int("%columns", e)

@@ -65,17 +65,17 @@ def _window_product(
     x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, size: tuple[int, ...], stride: int
 ) -> Tensor:
     """Of x as it lies, or packed."""
-    as_it_lies = (stride == 1 or transposed) and run_lines.suit_product(x.shape[0], x.shape[3])
-    product = run_lines.lines_product if as_it_lies else run_window.window_product
+    width = min(x.shape[3], size[1])
+    suits = run_lines.suit_product(x.shape[0], width, adjacency.degree, stride, transposed)
+    product = run_lines.lines_product if suits else run_window.window_product
     return product(x.contiguous(), weight, adjacency, transposed, size, stride)
 
 
 def _window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: int) -> Tensor:
     """Of x and dy as they lie, or packed."""
-    dy, x = dy.contiguous(), x.contiguous()
-    if stride == 1 and run_lines.suit_gradient(x.shape[0], x.shape[3]):
-        return run_lines.lines_weight_gradient(dy, x, adjacency)
-    return run_window.window_weight_gradient(dy, x, adjacency, stride)
+    suits = run_lines.suit_gradient(x.shape[0], dy.shape[3], adjacency.degree, stride)
+    gradient = run_lines.lines_weight_gradient if suits else run_window.window_weight_gradient
+    return gradient(dy.contiguous(), x.contiguous(), adjacency, stride)
 
 
 def _size(x: Tensor, stride: int) -> tuple[int, ...]:

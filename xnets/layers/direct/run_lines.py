@@ -20,15 +20,23 @@ def lanes_for(width: int) -> int:
     return min(vector_width(), max(4, 1 << (width - 1).bit_length()))
 
 
-def suit_product(images: int, width: int) -> bool:
-    """Whether lines of the source fill enough of a vector, or images too little of a packed one, of a pixel each."""
-    return 4 * width >= 3 * vector_width() or _few(images, width)
+def suit_product(images: int, width: int, degree: int, stride: int, transposed: bool) -> bool:
+    """Whether lines fill enough of a vector, or images too little of a packed one, of a pixel each.
+
+    width is that of the smaller maps. Of stride 2 a product reads four times what it writes, so that it is its
+    gradient alone that is worth it, unless there is but one edge.
+    """
+    if degree == 1:
+        return True
+    return (stride == 1 or transposed) and (4 * width >= 3 * vector_width() or _few(images, width))
 
 
-def suit_gradient(images: int, width: int) -> bool:
-    """The same for the weight's gradient, for which lines have to fill more of it."""
+def suit_gradient(images: int, width: int, degree: int, stride: int) -> bool:
+    """The same for the weight's gradient, for which lines have to fill more of a vector."""
+    if degree == 1:
+        return True
     lanes = vector_width()
-    return (width >= lanes and 7 * (-width % lanes) <= width) or _few(images, width)
+    return stride == 1 and ((width >= lanes and 7 * (-width % lanes) <= width) or _few(images, width))
 
 
 def _few(images: int, width: int) -> bool:
@@ -64,9 +72,9 @@ def lines_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: i
     sparse, bounds = adjacency.rows, adjacency.bounds(False, chunks)
     gradient = x.new_empty(n_out, degree, 3, 3)
     chains = 2 if registers_for_sums() >= 18 else 1  # for each of nine taps
-    kernel = compiled(lines.weight_gradient, maps, chains, lanes_for(maps.width))
+    kernel = compiled(lines.weight_gradient, maps, chains, degree == 1, lanes_for(maps.width))
     pieces = parts(n_out, threads_for(gradient.numel() * images * pixels))
     given = addresses(x, dy, sparse.columns, bounds, gradient)
-    sizes = images, together, chunks, n_in, n_out
+    sizes = images, together, chunks, n_in, n_out, n_out * degree
     in_parallel(kernel, [(*given, *piece, *sizes) for piece in pieces])
     return sparse.restored(gradient.view(-1, 9)).view_as(gradient)

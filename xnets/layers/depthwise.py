@@ -1,0 +1,62 @@
+"""Depthwise convolutions for training on a CPU."""
+
+import torch
+from torch import Tensor, nn
+
+from xnets.layers.choice import kernel_in_force
+from xnets.layers.direct import DirectKernel, why_not
+from xnets.layers.kernels import Convolution, Edges
+
+SMALL = 16_384  # numbers below which the call itself is what takes time
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise 3x3 nn.Conv2d that computes contiguous images on a CPU by the direct kernels.
+
+    Each output has one edge, to the input of its number. torch's operator takes several times as long where channels
+    are not last. Everything else is torch's, and so is all while xnets.kernels("dense") is in force.
+    """
+
+    neighbours: Tensor
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        n, bias = conv.in_channels, conv.bias is not None
+        super().__init__(n, n, 3, conv.stride, conv.padding, groups=n, bias=bias, device="meta")
+        self.weight, self.bias = conv.weight, conv.bias
+        index = torch.arange(n, dtype=torch.int32, device=conv.weight.device).unsqueeze(1)
+        self.register_buffer("neighbours", index, persistent=False)
+        self.train(conv.training)
+
+    @property
+    def edges(self) -> Edges:
+        """The graph: each output with its input."""
+        return Edges(self.neighbours, self.in_channels, self.out_channels, regular=True, block=1, double=False)
+
+    @property
+    def how(self) -> Convolution:
+        """The convolution's geometry."""
+        return Convolution(self.stride, self.padding, self.dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H / stride, W / stride), rounded up."""
+        if self.why_not(x):
+            return super().forward(x)
+        return DirectKernel().conv2d(x, self.weight, self.bias, self.edges, self.how)
+
+    def why_not(self, x: Tensor) -> str:
+        """Why torch's operator computes this batch, in a few words; "" if our kernel does."""
+        if kernel_in_force() not in ("auto", "direct"):
+            return f"kernel {kernel_in_force()!r} is in force"
+        if x.dim() != 4 or x.shape[1] != self.in_channels or not x.is_contiguous():
+            return f"only for contiguous batches of {self.in_channels} channels"
+        if x.numel() < SMALL:
+            return "not for small batches"
+        return why_not(x, self.weight, self.edges, self.how)
+
+
+def is_depthwise(conv: nn.Module) -> bool:
+    """Whether DepthwiseConv2d computes the same."""
+    if type(conv) is not nn.Conv2d or not conv.in_channels == conv.out_channels == conv.groups:
+        return False
+    same = (conv.kernel_size, conv.padding, conv.dilation, conv.padding_mode)
+    return same == ((3, 3), (1, 1), (1, 1), "zeros") and conv.stride in ((1, 1), (2, 2))

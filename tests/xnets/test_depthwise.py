@@ -129,3 +129,57 @@ def test_compiled_and_with_gradients_of_gradients():
         found.append((first, *torch.autograd.grad(first.square().sum(), x)))
     for mine, right in zip(*found, strict=True):
         torch.testing.assert_close(mine, right, rtol=1e-4, atol=1e-4)
+
+
+def test_moved_emptied_averaged_and_traced():
+    """The graph is no state: what happens to a layer's buffers leaves it as it was."""
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    x, plain = torch.randn(2, 4, 9, 9), nn.Sequential(torchs(4))
+    ours = for_training(copy.deepcopy(plain))
+    emptied = copy.deepcopy(ours).to("meta").to_empty(device="cpu")
+    emptied.load_state_dict(plain.state_dict())
+    assigned = copy.deepcopy(ours).to("meta")
+    assigned.load_state_dict(plain.state_dict(), assign=True)
+    averaged = AveragedModel(ours, use_buffers=True, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    averaged.update_parameters(ours)
+    averaged.update_parameters(ours)
+    dynamic = [{0: torch.export.Dim("batch", min=1, max=64)}]
+    exported = torch.export.export(ours, (x,), dynamic_shapes=dynamic).module()
+    for other in (emptied, assigned, averaged, torch.fx.symbolic_trace(ours), exported):
+        torch.testing.assert_close(other(x), plain(x))
+
+
+def test_a_parametrised_weight_is_computed_once():
+    class Counted(nn.Module):
+        calls = 0
+
+        def forward(self, weight):
+            Counted.calls += 1
+            return weight
+
+    layer = DepthwiseConv2d(torchs(4))
+    nn.utils.parametrize.register_parametrization(layer, "weight", Counted())
+    Counted.calls = 0
+    layer(torch.randn(2, 4, 9, 9))
+    assert Counted.calls == 1
+
+
+def test_a_padding_mode_that_was_changed():
+    layer, right = DepthwiseConv2d(torchs(4)), nn.Conv2d(4, 4, 3, 1, 1, groups=4, padding_mode="circular", bias=False)
+    right.load_state_dict(layer.state_dict())
+    layer.padding_mode, layer._reversed_padding_repeated_twice = "circular", right._reversed_padding_repeated_twice
+    x = torch.randn(2, 4, 9, 9)
+    torch.testing.assert_close(layer(x), right(x))
+
+
+def test_first_met_in_inference_mode_or_with_fake_tensors():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    channels = 37  # of no other test, so that the graph is made here
+    conv, x = torchs(channels), torch.randn(2, channels, 9, 9)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert DepthwiseConv2d(conv)(mode.from_tensor(x)).shape == x.shape
+    with torch.inference_mode():
+        DepthwiseConv2d(conv)(x)
+    assert_as_torch(conv, x)

@@ -1,11 +1,13 @@
 """Depthwise convolutions for training on a CPU."""
 
+import functools
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from xnets.layers.choice import kernel_in_force
 from xnets.layers.direct import DirectKernel, why_not
-from xnets.layers.kernels import Convolution, Edges
+from xnets.layers.kernels import Convolution, Edges, is_watched
 
 SMALL = 16_384  # numbers below which the call itself is what takes time
 
@@ -17,20 +19,16 @@ class DepthwiseConv2d(nn.Conv2d):
     are not last. Everything else is torch's, and so is all while xnets.kernels("dense") is in force.
     """
 
-    neighbours: Tensor
-
     def __init__(self, conv: nn.Conv2d) -> None:
         n, bias = conv.in_channels, conv.bias is not None
         super().__init__(n, n, 3, conv.stride, conv.padding, groups=n, bias=bias, device="meta")
         self.weight, self.bias = conv.weight, conv.bias
-        index = torch.arange(n, dtype=torch.int32, device=conv.weight.device).unsqueeze(1)
-        self.register_buffer("neighbours", index, persistent=False)
         self.train(conv.training)
 
     @property
     def edges(self) -> Edges:
         """The graph: each output with its input."""
-        return Edges(self.neighbours, self.in_channels, self.out_channels, regular=True, block=1, double=False)
+        return Edges(_own(self.in_channels), self.in_channels, self.out_channels, regular=True, block=1, double=False)
 
     @property
     def how(self) -> Convolution:
@@ -39,19 +37,34 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H / stride, W / stride), rounded up."""
-        if self.why_not(x):
-            return super().forward(x)
-        return DirectKernel().conv2d(x, self.weight, self.bias, self.edges, self.how)
+        weight, bias = self.weight, self.bias  # once: a parametrised one is computed anew each time
+        if self._why_not(x, weight):
+            return self._conv_forward(x, weight, bias)
+        return DirectKernel().conv2d(x, weight, bias, self.edges, self.how)
 
     def why_not(self, x: Tensor) -> str:
         """Why torch's operator computes this batch, in a few words; "" if our kernel does."""
+        return self._why_not(x, self.weight)
+
+    def _why_not(self, x: Tensor, weight: Tensor) -> str:
+        if isinstance(x, fx.Proxy) or torch.compiler.is_compiling() or is_watched(x, weight):
+            return "not under torch.compile, torch.export, torch.fx, torch.func, fake tensors or a profiler"
+        if self.padding_mode != "zeros":
+            return "only with zeros for padding"
         if kernel_in_force() not in ("auto", "direct"):
             return f"kernel {kernel_in_force()!r} is in force"
         if x.dim() != 4 or x.shape[1] != self.in_channels or not x.is_contiguous():
             return f"only for contiguous batches of {self.in_channels} channels"
         if x.numel() < SMALL:
             return "not for small batches"
-        return why_not(x, self.weight, self.edges, self.how)
+        return why_not(x, weight, self.edges, self.how)
+
+
+@functools.cache
+def _own(channels: int) -> Tensor:
+    """Each output's input. No buffer of the layer: who averages, moves or empties those would change the graph."""
+    with torch.inference_mode(False):  # gradients could not be computed with what is made in it
+        return torch.arange(channels, dtype=torch.int32, device="cpu").unsqueeze(1)
 
 
 def is_depthwise(conv: nn.Module) -> bool:

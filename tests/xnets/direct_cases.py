@@ -10,9 +10,22 @@ import torch
 
 from tests.xnets import layer_cases
 from tests.xnets.layer_cases import SAME
+from xnets import kernels
 from xnets.layers.direct import DirectKernel, missing, why_not
 
 needs_llvmlite = pytest.mark.skipif(missing() != "", reason="no llvmlite")
+
+
+def computes_any_size(module):
+    """A fixture for tests of a module of for_training: its kernels are in force, and take small batches too."""
+
+    @pytest.fixture(autouse=True)
+    def any_size(monkeypatch):
+        monkeypatch.setattr(module, "SMALL", 0)
+        with kernels("direct"):
+            yield
+
+    return any_size
 
 
 def problem(n_in, rows, block, degree, window, batch, size, seed=0, double=False, stride=1):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.xnets.direct_cases import needs_llvmlite
+from tests.xnets.direct_cases import computes_any_size, needs_llvmlite
 from xnets import for_training, kernels
 from xnets.layers import DepthwiseConv2d, depthwise
 from xnets.layers.direct import jit
@@ -18,11 +18,7 @@ from xnets.models import build
 pytestmark = needs_llvmlite
 
 
-@pytest.fixture(autouse=True)
-def any_size(monkeypatch):
-    monkeypatch.setattr(depthwise, "SMALL", 0)
-    with kernels("direct"):
-        yield
+any_size = computes_any_size(depthwise)
 
 
 def torchs(channels, stride=1, bias=False):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.xnets.direct_cases import needs_llvmlite
+from tests.xnets.direct_cases import computes_any_size, needs_llvmlite
 from xnets import for_inference, for_training, kernels
 from xnets.layers import MaxPool, max_pool
 from xnets.layers.direct import jit
@@ -16,11 +16,7 @@ from xnets.models import build
 pytestmark = needs_llvmlite
 
 
-@pytest.fixture(autouse=True)
-def any_size(monkeypatch):
-    monkeypatch.setattr(max_pool, "SMALL", 0)
-    with kernels("direct"):
-        yield
+any_size = computes_any_size(max_pool)
 
 
 def drawn(size, seed=0):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.xnets.direct_cases import needs_llvmlite
+from tests.xnets.direct_cases import computes_any_size, needs_llvmlite
 from xnets import for_inference, for_training, kernels
 from xnets.layers import NormReLU, norm_relu
 from xnets.layers.direct import jit
@@ -18,11 +18,7 @@ from xnets.models import build
 pytestmark = needs_llvmlite
 
 
-@pytest.fixture(autouse=True)
-def any_size(monkeypatch):
-    monkeypatch.setattr(norm_relu, "SMALL", 0)
-    with kernels("direct"):
-        yield
+any_size = computes_any_size(norm_relu)
 
 
 def drawn(images, channels, height, width, seed=0, mean=3.0, sd=2.0):

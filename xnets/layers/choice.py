@@ -91,6 +91,11 @@ def kernel_in_force() -> str:
     return _auto_means[0]
 
 
+def other_kernel_in_force() -> str:
+    """Why the direct kernels are not to be used, in a few words; "" if they may be."""
+    return "" if kernel_in_force() in (AUTO, "direct") else f"kernel {kernel_in_force()!r} is in force"
+
+
 def checked_kernel(name: str) -> str:
     """The name, if it is "auto" or a kernel's; XNetsError names those there are."""
     if name != AUTO:

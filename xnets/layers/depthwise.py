@@ -5,7 +5,7 @@ import functools
 import torch
 from torch import Tensor, fx, nn
 
-from xnets.layers.choice import kernel_in_force
+from xnets.layers.choice import other_kernel_in_force
 from xnets.layers.direct import DirectKernel, why_not
 from xnets.layers.kernels import Convolution, Edges, is_watched
 
@@ -47,12 +47,12 @@ class DepthwiseConv2d(nn.Conv2d):
         return self._why_not(x, self.weight)
 
     def _why_not(self, x: Tensor, weight: Tensor) -> str:
-        if isinstance(x, fx.Proxy) or torch.compiler.is_compiling() or is_watched(x, weight):
+        if isinstance(x, fx.Proxy) or is_watched(x, weight):
             return "not under torch.compile, torch.export, torch.fx, torch.func, fake tensors or a profiler"
         if self.padding_mode != "zeros":
             return "only with zeros for padding"
-        if kernel_in_force() not in ("auto", "direct"):
-            return f"kernel {kernel_in_force()!r} is in force"
+        if other := other_kernel_in_force():
+            return other
         if x.dim() != 4 or x.shape[1] != self.in_channels or not x.is_contiguous():
             return f"only for contiguous batches of {self.in_channels} channels"
         if x.numel() < SMALL:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from xnets.layers.choice import kernel_in_force
+from xnets.layers.choice import other_kernel_in_force
 from xnets.layers.direct import MOST, missing
 from xnets.layers.kernels import is_watched
 
@@ -30,8 +30,8 @@ class MaxPool(nn.MaxPool2d):
 
     def why_not(self, x: Tensor) -> str:
         """Why torch's operator computes this batch, in a few words; "" if our kernel does."""
-        if kernel_in_force() not in ("auto", "direct"):
-            return f"kernel {kernel_in_force()!r} is in force"
+        if other := other_kernel_in_force():
+            return other
         if x.device.type != "cpu" or x.dtype != torch.float32:
             return f"only float32 on a CPU, not {str(x.dtype).removeprefix('torch.')} on {x.device.type}"
         if x.dim() != 4 or not x.is_contiguous():

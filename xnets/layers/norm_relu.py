@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xnets.layers.choice import kernel_in_force
+from xnets.layers.choice import other_kernel_in_force
 from xnets.layers.convert import replaced
 from xnets.layers.depthwise import DepthwiseConv2d, is_depthwise
 from xnets.layers.direct import MOST, missing
@@ -61,8 +61,8 @@ class NormReLU(nn.Module):
 
     def why_not(self, x: Tensor) -> str:
         """Why torch's operators compute this batch, in a few words; "" if ours do."""
-        if kernel_in_force() not in ("auto", "direct"):
-            return f"kernel {kernel_in_force()!r} is in force"
+        if other := other_kernel_in_force():
+            return other
         if {x.device.type, self.weight.device.type} != {"cpu"}:
             return f"only on a CPU, not on {x.device.type}"
         if x.dim() != 4 or x.shape[1] != self.num_features:

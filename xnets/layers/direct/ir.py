@@ -186,13 +186,13 @@ class Function:
         return self.op(f"call {v} @llvm.fmuladd.v{self.width}f32({v} {a}, {v} {b}, {v} {c})")
 
     def mask(self, floats: Value, first: int = 0) -> str:
-        """Lanes [first, floats); literals give a constant."""
+        """Lanes [first, floats); a literal gives a constant, anything else begins with lane 0."""
         bits = f"<{self.width} x i1>"
         if isinstance(floats, int):
             return f"{bits} <{', '.join(f'i1 {int(first <= lane < floats)}' for lane in range(self.width))}>"
         whole = f"<{self.width} x i64>"
-        first = self.op(f"insertelement {whole} poison, i64 {floats}, i64 0")
-        every = self.op(f"shufflevector {whole} {first}, {whole} poison, <{self.width} x i32> zeroinitializer")
+        one = self.op(f"insertelement {whole} poison, i64 {floats}, i64 0")
+        every = self.op(f"shufflevector {whole} {one}, {whole} poison, <{self.width} x i32> zeroinitializer")
         lanes = ", ".join(f"i64 {lane}" for lane in range(self.width))
         return f"{bits} " + self.op(f"icmp slt {whole} <{lanes}>, {every}")
 

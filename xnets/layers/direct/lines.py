@@ -17,6 +17,14 @@ from xnets.layers.direct.pointwise import add_to
 WRITTEN_OUT = 16  # lines at most that code is written out for
 
 
+def reached(pixel: int, tap: int, step: int, transposed: bool) -> int | None:
+    """The line (or column) of a product that one of its source adds to through a tap; None if there is none."""
+    if transposed:
+        return step * pixel + tap - 1
+    there, between = divmod(pixel + 1 - tap, step)
+    return None if between else there
+
+
 class Maps(NamedTuple):
     """A product's maps and those of its source, for a layer of stride `step`; the product is that of the graph, or,
     transposed, the gradient of the layer's input."""
@@ -45,10 +53,7 @@ class Maps(NamedTuple):
 
     def reached(self, line: int, tap: int) -> int | None:
         """The line that one of the source adds to through a tap; None if there is none."""
-        if self.transposed:
-            return self.step * line + tap - 1
-        there, between = divmod(line + 1 - tap, self.step)
-        return None if between else there
+        return reached(line, tap, self.step, self.transposed)
 
     def under(self, top: int) -> int:
         """The line of the source under a line of the product where a strip begins."""

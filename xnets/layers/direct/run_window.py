@@ -14,7 +14,7 @@ from xnets.layers.direct import window, window_gradient
 from xnets.layers.direct.adjacency import Adjacency
 from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.scratch import rooms_for, scratch
-from xnets.layers.direct.threads import address_of, addresses, in_parallel, parts, threads_for
+from xnets.layers.direct.threads import address_of, addresses, in_parallel, is_even, parts, threads_for
 
 CHUNK = 96 * 1024  # floats of packed inputs whose edges' gradients are computed at a time: a third of a core's cache
 FEWEST = 16  # of them, in channels, if one has not too many pixels
@@ -86,7 +86,7 @@ def window_product(
     product = compiled(window.product, shape, transposed and shape.step == 1, chunks > 1, lanes)
     unpack = compiled(window.unpack, shape, lanes)
     packed_floats, sums_floats = packing.floats(channels), rows * shape.sums * lanes
-    if threads == 1 or blocks % threads == 0 or blocks >= 4 * threads:  # each takes whole blocks, and waits for nobody
+    if is_even(blocks, threads):  # each takes whole blocks, and waits for nobody
         whole = compiled(window.whole_blocks, lanes)
         steps = [address_of(kernel) for kernel in (packing.packer(x.shape[2:]), product, unpack)]
         sizes = (images, channels, rows, *(math.prod(t.shape[1:]) for t in (x, y)), chunks)

@@ -141,11 +141,16 @@ def parts(n: int, threads: int) -> list[tuple[int, int]]:
     return [(n * i // threads, n * (i + 1) // threads) for i in range(threads)]
 
 
+def is_even(n: int, threads: int) -> bool:
+    """Whether threads that each take a share of n have about as much to do."""
+    return n % threads == 0 or n >= 4 * threads
+
+
 def parts_of_images(images: int, rows: int, threads: int) -> list[tuple[int, int, int, int]]:
     """Images and rows of a product, of which each thread has a share: of the images if that is even, else of the rows.
 
     The weights are read anew for each image.
     """
-    if images % threads == 0 or images >= 4 * threads:
+    if is_even(images, threads):
         return [(*part, 0, rows) for part in parts(images, threads)]
     return [(0, images, *part) for part in parts(rows, threads)]

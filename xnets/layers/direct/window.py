@@ -9,6 +9,7 @@ Small maps fit into one tile: then they are packed without a border, and taps th
 from typing import NamedTuple
 
 from xnets.layers.direct.ir import Function, Variable
+from xnets.layers.direct.lines import reached
 
 TAPS = [(i, j) for i in range(3) for j in range(3)]
 SPREAD = -2
@@ -105,10 +106,7 @@ class Map(NamedTuple):
 
     def target(self, pixel: int, tap: int) -> int | None:
         """The row (or column) of the tile that a row of the source reaches through a tap, None if none."""
-        if self.step == SPREAD:
-            return 2 * pixel + tap - 1
-        there, between = divmod(pixel - self.border + 1 - tap, self.step)
-        return None if between else there
+        return reached(pixel - self.border, tap, abs(self.step), self.step == SPREAD)
 
 
 def tiled(height: int, width: int, registers: int, step: int = 1, over: tuple[int, int] = (0, 0)) -> Map:

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from xnets.inference.places import FLOATS, Context, Place
 from xnets.inference.plain import Step, called
 from xnets.inference.weights import Weights
-from xnets.layers.direct import blocked
+from xnets.layers.direct import blocked, window
 from xnets.layers.direct.adjacency import group_rows
 from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, threads_for
+from xnets.layers.direct.tiles import Maps, cheapest_tile
+from xnets.layers.direct.window import Tiling
 
 SIDE = 4  # tiles of a strip
 STRIP = 96 * 1024  # floats of a strip's input
@@ -26,13 +28,13 @@ class Pack(Step):
     def run(self, c: Context) -> None:
         """See Step."""
         x, place = c.values[self.takes[0]].contiguous(), self.writes
-        kernel = compiled(blocked.pack, c.lanes)
-        sizes = _sizes(place)
+        channels, *sizes = _sizes(place)
+        kernel = compiled(window.pack, *sizes, c.lanes)
         for block in range(c.blocks):
             now = x[block * c.lanes : (block + 1) * c.lanes]
             given = (now.data_ptr(), c.pointer(place, block), c.zeros.data_ptr())
-            pieces = parts(sizes[0], threads_for(4 * now.numel()))
-            in_parallel(kernel, [(*given, *piece, *sizes, now.shape[0]) for piece in pieces])
+            pieces = parts(channels, threads_for(4 * now.numel()))
+            in_parallel(kernel, [(*given, *piece, channels, now.shape[0]) for piece in pieces])
 
 
 def _sizes(place: Place) -> tuple[int, int, int]:
@@ -53,13 +55,13 @@ class Unpack(Step):
         """See Step."""
         place = self.reads[0]
         y = torch.empty(c.images, *self.shape, **FLOATS)
-        kernel = compiled(blocked.unpack, c.lanes)
-        sizes = _sizes(place)
+        channels, *sizes = _sizes(place)
+        kernel = compiled(window.unpack, *sizes, c.lanes)
         for block in range(c.blocks):
             now = y[block * c.lanes : (block + 1) * c.lanes]
-            given = (c.pointer(place, block), now.data_ptr(), c.zeros.data_ptr())
-            pieces = parts(sizes[0], threads_for(4 * now.numel()))
-            in_parallel(kernel, [(*given, *piece, *sizes, now.shape[0]) for piece in pieces])
+            given = (c.pointer(place, block), now.data_ptr(), c.sink.data_ptr())
+            pieces = parts(channels, threads_for(4 * now.numel()))
+            in_parallel(kernel, [(*given, *piece, channels, now.shape[0]) for piece in pieces])
         c.values[self.gives] = y
 
 
@@ -146,17 +148,17 @@ class Window(Step):
         """See Step."""
         x, y = self.reads[0], self.writes
         size = x.buffer.height, x.buffer.width
-        shape = blocked.shape_of_tiles(*size, self.stride, 16 if vector_width() == 16 else 8, self.pooled)
+        maps = Maps(*((length - 1) // self.stride + 1 for length in size), *size, self.stride)
+        tile = cheapest_tile(maps, 16 if vector_width() == 16 else 8, 2 if self.pooled else 1)
         kernel = compiled(
-            blocked.window, *size, self.stride, shape.tall, shape.wide, c.lanes, self.relu, self.adds, self.by_plane,
-            self.pooled,
-        )  # fmt: skip
+            blocked.window, Tiling(maps, *tile), c.lanes, self.relu, self.adds, self.by_plane, self.pooled
+        )
         constant = addresses(self.filters, self.columns, self.pointer, self.bias)
         work_of = self.filters.numel() * y.pixels * (4 if self.pooled else 1)
         for block in range(c.blocks):
             source, target = c.pointer(x, block), c.pointer(y, block)
             other = c.pointer(self.reads[1], block) if self.adds else target
-            given = (source, *constant, other, target, c.zeros.data_ptr())
+            given = (source, *constant, other, target)
             pieces = parts(y.channels, threads_for(work_of * c.lanes))
             in_parallel(kernel, [(*given, *piece, x.step, y.step) for piece in pieces])
 

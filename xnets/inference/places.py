@@ -25,7 +25,7 @@ class Buffer:
     @property
     def step(self) -> int:
         """Vectors from one channel to the next."""
-        return step_of(self.height, self.width)
+        return step_of(self.height * self.width)
 
     @property
     def vectors(self) -> int:
@@ -89,7 +89,7 @@ class Context:
         self.arena = large_pages(max(1, vectors * lanes * blocks))
         self.base = self.arena.data_ptr()
         self.values: dict[int, object] = {}
-        self.zeros = torch.zeros(16, **FLOATS)
+        self.zeros, self.sink = torch.zeros(16, **FLOATS), torch.empty(16, **FLOATS)
         self._scratch: dict[int, Tensor] = {}
 
     def pointer(self, place: Place, block: int) -> int:

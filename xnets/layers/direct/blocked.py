@@ -11,7 +11,8 @@ import functools
 
 from xnets.layers.direct.ir import Function, Variable
 from xnets.layers.direct.pointwise import each_entry
-from xnets.layers.direct.window import TAPS, Map, tiled
+from xnets.layers.direct.tiles import Strip
+from xnets.layers.direct.window import Tiling, convolve, corner_of
 
 
 def _finish(code: Function, total: str, other: str | None, relu: bool) -> str:
@@ -116,176 +117,56 @@ def _group(code: Function, place: str, inputs: str, rows: list[str], kept: list[
 # --- 3x3 convolutions of padding 1 ---
 
 
-def shape_of_tiles(height: int, width: int, stride: int, registers: int, even: bool) -> Map:
-    """How the output of a 3x3 convolution is cut into tiles: `even` ones if it is to be pooled, and even itself."""
-    high, across = (height - 1) // stride + 1, (width - 1) // stride + 1
-    if not even or high * across <= registers:
-        return tiled(high, across, registers)
-    sizes = range(2, min(across, registers // 2) + 1, 2)
-    return Map(high, across, 2, min(sizes, key=lambda wide: (-(-across // wide) * wide, -wide)))
+def window(tiling: Tiling, lanes: int, relu: bool, adds: bool, by_plane: bool, pooled: bool) -> Function:
+    """y (rows, y_step, lanes), for rows [r0, r1), from x (channels, x_step, lanes).
 
-
-def window(height: int, width: int, stride: int, tall: int, wide: int, lanes: int, relu: bool, adds: bool,
-           by_plane: bool, pooled: bool) -> Function:  # fmt: skip
-    """y (rows, y_step, lanes), for rows [r0, r1), from x (channels, x_step, lanes), a map of height x width.
-
-    Row r has the edges pointer[r] ... pointer[r + 1], with inputs columns[e] and filters weights[9 e]. Tiles of
-    tall x wide outputs; the last of a row or column ends where the map does. `zeros` is one vector of them. by_plane:
-    all tiles of a row before the next row, for depthwise convolutions; otherwise the part of x under a tile stays in
-    the cache while all rows are computed. pooled: y is the maximum of each 2 x 2 outputs; tiles and map are even.
+    Row r has the edges pointer[r] ... pointer[r + 1], with inputs columns[e] and filters weights[9 e]. by_plane: all
+    tiles of a row before the next row, for depthwise convolutions; otherwise the part of x under a tile stays in the
+    cache while all rows are computed. pooled: y is the maximum of each 2 x 2 outputs; tiles and map are even.
     """
     code = Function(
-        "window", ["x", "weights", "columns", "pointer", "bias", "other", "y", "zeros"],
-        ["r0", "r1", "x_step", "y_step"], lanes,
-    )  # fmt: skip
-    high, across = (height - 1) // stride + 1, (width - 1) // stride + 1
-    bands, tiles = -(-high // tall), -(-across // wide)
+        "window", ["x", "weights", "columns", "pointer", "bias", "other", "y"], ["r0", "r1", "x_step", "y_step"], lanes
+    )
+    maps = tiling.maps
+    shrunk = 2 if pooled else 1
 
-    def body(r: str, b: str, t: str) -> None:
-        top = 0 if bands == 1 else code.least(code.mul(b, tall), high - tall)
-        left = 0 if tiles == 1 else code.least(code.mul(t, wide), across - wide)
+    def work(band: Strip, tile: Strip, r: str) -> None:
         start, stop = code.load_int("%pointer", r), code.load_int("%pointer", code.add(r, 1))
         bias = code.broadcast(code.at("%bias", r))
-        sums = [code.variable(bias, code.vector) for _ in range(tall * wide)]
+        places = [(i, j) for i in range(band.length) for j in range(tile.length)]
+        sums = {place: code.variable(bias, code.vector) for place in places}
+        source = code.at("%x", corner_of(code, band.source, tile.source, maps.source_width))
         with code.loop(start, stop) as e:
-            plane = code.at("%x", code.mul(code.mul(code.load_int("%columns", e), "%x_step"), lanes))
-            filters = code.at("%weights", code.mul(e, 9))
-            taps = [code.broadcast(code.at(filters, t)) for t in range(9)]
-            _edge(code, sums, plane, taps, (height, width), stride, (tall, wide), top, left)
-        totals, row = {(i, j): sums[i * wide + j].get() for i in range(tall) for j in range(wide)}, across
+            plane = code.at(source, code.mul(code.mul(code.load_int("%columns", e), "%x_step"), lanes))
+            convolve(code, sums, plane, code.at("%weights", code.mul(e, 9)), maps, band, tile)
+        totals = {place: s.get() for place, s in sums.items()}
         if pooled:
-            top, left, row = *(code.op(f"ashr i64 {v}, 1") for v in (top, left)), across // 2
             totals = {
                 (i // 2, j // 2): functools.reduce(
                     lambda a, b: _larger(code, a, b), [totals[i + di, j + dj] for di in (0, 1) for dj in (0, 1)]
                 )
-                for i in range(0, tall, 2)
-                for j in range(0, wide, 2)
+                for i, j in places
+                if i % 2 == j % 2 == 0
             }
-        corner = code.add(code.mul(r, "%y_step"), code.add(code.mul(top, row), left))
+        top, left = (code.op(f"sdiv i64 {first}, {shrunk}") for first in (band.first, tile.first))
+        corner = corner_of(code, top, left, maps.width // shrunk)
+        first = code.add(code.mul(code.mul(r, "%y_step"), lanes), corner)
         for (i, j), total in totals.items():
-            place = code.mul(code.add(corner, i * row + j), lanes)
+            place = code.add(first, (i * (maps.width // shrunk) + j) * lanes)
             code.store(_finish(code, total, code.at("%other", place) if adds else None, relu), code.at("%y", place))
 
     if by_plane:
-        with code.loop("%r0", "%r1") as r, code.loop(0, bands) as b, code.loop(0, tiles) as t:
-            body(r, b, t)
+        with code.loop("%r0", "%r1") as r:
+            for band, tile in tiling.tiles(code):
+                work(band, tile, r)
     else:
-        with code.loop(0, bands) as b, code.loop(0, tiles) as t, code.loop("%r0", "%r1") as r:
-            body(r, b, t)
+        for band, tile in tiling.tiles(code):
+            with code.loop("%r0", "%r1") as r:
+                work(band, tile, r)
     return code
-
-
-def _edge(code: Function, sums: list[Variable], plane: str, taps: list[str], size: tuple[int, int], stride: int,
-          tile: tuple[int, int], top: str | int, left: str | int) -> None:  # fmt: skip
-    """Add one input times its filter to the tile at (top, left) of the output.
-
-    What lies outside the map is left out while the code is written where the tile spans the map, and asked for where
-    it does not: rows are jumped over, columns read `zeros`.
-    """
-    (height, width), (tall, wide) = size, tile
-    last_row, last_column = stride * (tall - 1) + 1, stride * (wide - 1) + 1  # read, counted from the tile's own corner
-    y0, x0 = (code.mul(top, stride), code.mul(left, stride))
-    for q in range(-1, last_row + 1):
-        if top == 0 and not 0 <= q < height:  # the tile is as tall as the map
-            continue
-        inside = None
-        if top != 0 and q == -1:
-            inside = code.op(f"icmp sgt i64 {y0}, 0")
-        elif top != 0 and q == last_row and stride * ((height - 1) // stride) + 1 >= height:
-            inside = code.op(f"icmp slt i64 {code.add(y0, q)}, {height}")
-
-        def row(q: int = q) -> None:
-            first = code.at(plane, code.mul(code.add(code.mul(code.add(y0, q), width), x0), code.width))
-            for p in range(-1, last_column + 1):
-                if left == 0 and not 0 <= p < width:
-                    continue
-                here = code.at(first, p * code.width)
-                if left != 0 and p == -1:
-                    here = code.pick(code.op(f"icmp sgt i64 {x0}, 0"), here, "%zeros")
-                elif left != 0 and p == last_column and stride * ((width - 1) // stride) + 1 >= width:
-                    here = code.pick(code.op(f"icmp slt i64 {code.add(x0, p)}, {width}"), here, "%zeros")
-                pixel = code.load(here)
-                for (di, dj), tap in zip(TAPS, taps, strict=True):
-                    i, j = q - di + 1, p - dj + 1
-                    if i % stride or j % stride or not (0 <= i // stride < tall and 0 <= j // stride < wide):
-                        continue
-                    s = sums[i // stride * wide + j // stride]
-                    s.set(code.fma(pixel, tap, s.get()))
-
-        if inside is None:
-            row()
-        else:
-            with code.when(inside):
-                row()
 
 
 # --- everything else ---
-
-
-def pack(lanes: int) -> Function:
-    """x (images, channels, pixels) -> packed (channels, step, lanes), for channels [c0, c1)."""
-    code = Function("pack", ["x", "packed", "zeros"], ["c0", "c1", "channels", "pixels", "step", "images"], lanes)
-    alive, offsets, whole, rest = _images_of(code)
-    mask = code.mask(rest)
-
-    def moved(source: str, masked: bool) -> list[str]:
-        rows = []
-        for i in range(lanes):
-            here = code.pick(alive[i], code.at(source, offsets[i]), "%zeros")
-            rows.append(code.load_first(here, mask) if masked else code.load(here))
-        return code.transpose(rows)
-
-    with code.loop("%c0", "%c1") as c:
-        source = code.at("%x", code.mul(c, "%pixels"))
-        plane = code.at("%packed", code.mul(code.mul(c, "%step"), lanes))
-        with code.loop(0, whole, lanes) as p:
-            for i, vector in enumerate(moved(code.at(source, p), False)):
-                code.store(vector, code.at(plane, code.mul(code.add(p, i), lanes)))
-        with code.when(code.op(f"icmp sgt i64 {rest}, 0")):
-            for i, vector in enumerate(moved(code.at(source, whole), True)):
-                with code.when(code.op(f"icmp slt i64 {i}, {rest}")):
-                    code.store(vector, code.at(plane, code.mul(code.add(whole, i), lanes)))
-    return code
-
-
-def unpack(lanes: int) -> Function:
-    """packed (channels, step, lanes) -> y (images, channels, pixels), for channels [c0, c1)."""
-    code = Function("unpack", ["packed", "y", "zeros"], ["c0", "c1", "channels", "pixels", "step", "images"], lanes)
-    alive, offsets, whole, rest = _images_of(code)
-    mask = code.mask(rest)
-
-    def move(source: list[str], target: str, masked: bool) -> None:
-        rows = code.transpose([code.load(s) for s in source])
-        for i, vector in enumerate(rows):
-            with code.when(alive[i]):
-                place = code.at(target, offsets[i])
-                if masked:
-                    code.store_first(vector, place, mask)
-                else:
-                    code.store(vector, place)
-
-    with code.loop("%c0", "%c1") as c:
-        target = code.at("%y", code.mul(c, "%pixels"))
-        plane = code.at("%packed", code.mul(code.mul(c, "%step"), lanes))
-        with code.loop(0, whole, lanes) as p:
-            there = code.at(plane, code.mul(p, lanes))
-            move([code.at(there, i * lanes) for i in range(lanes)], code.at(target, p), False)
-        with code.when(code.op(f"icmp sgt i64 {rest}, 0")):
-            there = code.at(plane, code.mul(whole, lanes))
-            left = [code.op(f"icmp slt i64 {i}, {rest}") for i in range(lanes)]
-            source = [code.pick(left[i], code.at(there, i * lanes), "%zeros") for i in range(lanes)]
-            move(source, code.at(target, whole), True)
-    return code
-
-
-def _images_of(code: Function) -> tuple[list[str], list[str], str, str]:
-    """Whether each lane has an image and where that begins; a channel's pixels in full vectors, and the rest."""
-    alive = [code.op(f"icmp slt i64 {i}, %images") for i in range(code.width)]
-    every = code.mul("%channels", "%pixels")
-    offsets = [code.mul(every, i) for i in range(code.width)]
-    whole = code.mul(code.op(f"sdiv i64 %pixels, {code.width}"), code.width)
-    return alive, offsets, whole, code.sub("%pixels", whole)
 
 
 def pool(largest: bool, window: int, lanes: int) -> Function:

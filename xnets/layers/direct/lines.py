@@ -7,79 +7,12 @@ what would lie above or below is left out.
 """
 
 import functools
-import math
-from collections.abc import Iterator
-from typing import NamedTuple
 
 from xnets.layers.direct.ir import Function, Variable
 from xnets.layers.direct.pointwise import add_to
+from xnets.layers.direct.tiles import Maps, Strip
 
 WRITTEN_OUT = 16  # lines at most that code is written out for
-
-
-def reached(pixel: int, tap: int, step: int, transposed: bool) -> int | None:
-    """The line (or column) of a product that one of its source adds to through a tap; None if there is none."""
-    if transposed:
-        return step * pixel + tap - 1
-    there, between = divmod(pixel + 1 - tap, step)
-    return None if between else there
-
-
-class Maps(NamedTuple):
-    """A product's maps and those of its source, for a layer of stride `step`; the product is that of the graph, or,
-    transposed, the gradient of the layer's input."""
-
-    height: int
-    width: int
-    source_height: int
-    source_width: int
-    step: int = 1
-    transposed: bool = False
-
-    @property
-    def units(self) -> int:
-        """Columns of the smaller of the two maps, by which both are counted."""
-        return min(self.width, self.source_width)
-
-    @property
-    def turns(self) -> int:
-        """Columns of the product in a unit."""
-        return self.step if self.transposed else 1
-
-    @property
-    def strides(self) -> int:
-        """Columns of the source in a unit."""
-        return 1 if self.transposed else self.step
-
-    def reached(self, line: int, tap: int) -> int | None:
-        """The line that one of the source adds to through a tap; None if there is none."""
-        return reached(line, tap, self.step, self.transposed)
-
-    def under(self, top: int) -> int:
-        """The line of the source under a line of the product where a strip begins."""
-        return top // self.step if self.transposed else top * self.step
-
-    def columns(self) -> dict[int, list[int]]:
-        """By how many columns the source is shifted for which columns of the filter."""
-        shifts: dict[int, list[int]] = {}
-        for dj in range(3):
-            # through dj, column j of the source adds to column step j + dj - 1 of the transposed product
-            shift = (self.turn(dj) + 1 - dj) // self.step if self.transposed else dj - 1
-            shifts.setdefault(shift, []).append(dj)
-        return shifts
-
-    def turn(self, dj: int) -> int:
-        """Which of a unit's columns of the product a column of the filter leads to."""
-        return (dj - 1) % self.turns
-
-
-class Strip(NamedTuple):
-    """Lines of a product: the first and how many; the first of the source under it, and which it needs from there."""
-
-    top: str | int
-    lines: int
-    source_top: str | int
-    needed: range
 
 
 def product(maps: Maps, registers: int, lanes: int) -> Function:
@@ -90,10 +23,10 @@ def product(maps: Maps, registers: int, lanes: int) -> Function:
     """
     pointers, integers = ["x", "weights", "columns", "bounds", "y"], ["n0", "n1", "r0", "r1", "channels", "rows"]
     code = Function("product", pointers, integers, lanes)
-    height, width, turns, strides = maps.source_height, maps.source_width, maps.turns, maps.strides
+    down, height, width, turns, strides = maps.down, maps.source_height, maps.source_width, maps.turns, maps.strides
     vectors = min(2, -(-maps.units // lanes))  # of units; wider tiles read less for each sum than taller ones do
     most = registers // vectors  # sums of each
-    tall = _tall(maps.height, most // turns, turns)
+    tall = down.equal(most // turns)
     chains = 2 if 2 * tall * turns <= most else 1  # one waits while another is added to
     across, channel, row = vectors * lanes, height * width, maps.height * maps.width
     fetched = code.op(f"sdiv i64 {code.sub(code.add('%channels', '%rows'), 1)}, %rows")
@@ -103,28 +36,28 @@ def product(maps: Maps, registers: int, lanes: int) -> Function:
         begin = code.mul(r, fetched)
         with code.loop(begin, code.least(code.add(begin, fetched), "%channels")) as c:
             _fetch(code, code.at(x, code.mul(c, channel)), len(strip.needed), across * strides, width)
-        _fetch(code, code.at(y, code.mul(code.add(r, 2), row)), strip.lines, across * turns, maps.width, write=True)
+        _fetch(code, code.at(y, code.mul(code.add(r, 2), row)), strip.length, across * turns, maps.width, write=True)
 
     def compute(x: str, y: str, r: str, strip: Strip, left: int) -> None:
         starts = range(left, min(left + across, maps.units), lanes)
-        places = [(i, c, turn) for i in range(strip.lines) for c in starts for turn in range(turns)]
+        places = [(i, c, turn) for i in range(strip.length) for c in starts for turn in range(turns)]
         sums = {place: [code.zero() for _ in range(chains)] for place in places}
         first, last = (code.load_int("%bounds", code.add(code.mul(r, 2), i)) for i in (0, 1))
         with code.loop(first, last) as e:
             source = code.at(x, code.mul(code.load_int("%columns", e), channel))
             filters = code.at("%weights", code.mul(e, 9))
-            for shift, columns in maps.columns().items():
+            for shift, columns in maps.shifts().items():
                 taps = {(di, dj): code.broadcast(code.at(filters, 3 * di + dj)) for di in range(3) for dj in columns}
                 for line in strip.needed:
                     for c in starts:
                         pixels = _pixels(code, code.at(source, line * width), strides * c + shift, width, strides)
                         for (di, dj), tap in taps.items():
-                            place = maps.reached(line, di), c, maps.turn(dj)
+                            place = down.reached(line, di), c, maps.turn(dj)
                             if place in sums:
                                 s = sums[place][(di + dj) % chains]
                                 s.set(code.fma(pixels, tap, s.get()))
         target = code.at(y, code.mul(r, row))
-        for i in range(strip.lines):
+        for i in range(strip.length):
             for c in starts:
                 found = [total(code, sums[i, c, turn]) for turn in range(turns)]
                 _store(code, found, code.at(target, i * maps.width), c * turns, maps.width)
@@ -133,15 +66,15 @@ def product(maps: Maps, registers: int, lanes: int) -> Function:
         x = code.at("%x", code.mul(code.mul(n, "%channels"), channel))
         y = code.at("%y", code.mul(code.mul(n, "%rows"), row))
         # a tile is the outermost, so that the part of x under it stays in the cache while all outputs are computed
-        for strip in _strips(code, maps, tall):
-            here, there = code.at(x, code.mul(strip.source_top, width)), code.at(y, code.mul(strip.top, maps.width))
+        for strip in down.strips(code, tall):
+            here, there = code.at(x, code.mul(strip.source, width)), code.at(y, code.mul(strip.first, maps.width))
             for left in range(0, maps.units, across):
                 # where the next tile begins: to the right, in the next strip or in the next image
                 after: str | int = strides * (left + across)
-                if left + across >= maps.units and strip.top == maps.height - strip.lines:
-                    after = code.mul(code.sub(code.mul("%channels", height), strip.source_top), width)
+                if left + across >= maps.units and strip.first == maps.height - strip.length:
+                    after = code.mul(code.sub(code.mul("%channels", height), strip.source), width)
                 elif left + across >= maps.units:
-                    after = maps.under(tall) * width
+                    after = down.under(tall) * width
                 with code.loop("%r0", "%r1") as r:
                     fetch(code.at(here, after), code.at(there, left * turns), r, strip)
                     compute(here, there, r, strip, left)
@@ -159,7 +92,7 @@ def weight_gradient(maps: Maps, chains: int, lone: bool, lanes: int) -> Function
     pointers = ["x", "dy", "columns", "bounds", "gradient"]
     integers = ["o0", "o1", "images", "together", "chunks", "n_in", "n_out", "edges"]
     code = Function("gradient", pointers, integers, lanes)
-    height, width, channel = maps.height, maps.width, maps.source_height * maps.source_width
+    down, height, width, channel = maps.down, maps.height, maps.width, maps.source_height * maps.source_width
     pixels = height * width
 
     def fetch(first: str, last: str, image: str, channels: str, c: str, pixels: int) -> None:
@@ -173,7 +106,9 @@ def weight_gradient(maps: Maps, chains: int, lone: bool, lanes: int) -> Function
         for left in range(0, width, lanes):
             upstream: dict[int, str] = {}
             for line in strip.needed:
-                served = {di: maps.reached(line, di) for di in range(3) if maps.reached(line, di) in range(strip.lines)}
+                served = {
+                    di: down.reached(line, di) for di in range(3) if down.reached(line, di) in range(strip.length)
+                }
                 for i in served.values():
                     if i not in upstream:
                         upstream[i] = _pixels(code, code.at(dy, i * width), left, width)
@@ -199,9 +134,9 @@ def weight_gradient(maps: Maps, chains: int, lone: bool, lanes: int) -> Function
                 with code.loop(first, last) as n:
                     x = code.at("%x", code.mul(code.add(code.mul(n, "%n_in"), c), channel))
                     dy = code.at("%dy", code.mul(code.add(code.mul(n, "%n_out"), o), pixels))
-                    for strip in _strips(code, maps, _tall(height, WRITTEN_OUT // maps.step)):
-                        here = code.at(x, code.mul(strip.source_top, maps.source_width))
-                        correlate(sums, here, code.at(dy, code.mul(strip.top, width)), strip)
+                    for strip in down.strips(code, down.equal(WRITTEN_OUT // maps.step)):
+                        here = code.at(x, code.mul(strip.source, maps.source_width))
+                        correlate(sums, here, code.at(dy, code.mul(strip.first, width)), strip)
                 add_taps(code, sums, code.at("%gradient", code.mul(e, 9)), fresh)
     return code
 
@@ -218,32 +153,6 @@ def add_taps(code: Function, sums: list[list[Variable]], target: str, fresh: str
     for first in range(0, 9, code.width):
         some = totals[first : first + code.width]
         add_to(code, code.sums(some), code.at(target, first), code.mask(len(some)), fresh)
-
-
-def _tall(height: int, most: int, even: int = 1) -> int:
-    """Lines of a strip, a multiple of `even`: of as few strips as can be, all of about one height."""
-    strips = math.ceil(height / (most // even * even))
-    return math.ceil(height / strips / even) * even
-
-
-def _strips(code: Function, maps: Maps, tall: int) -> Iterator[Strip]:
-    """All strips of a product, from the top. Those in the middle, which are alike, are one loop."""
-    strips = -(-maps.height // tall)
-
-    def needed(lines: int, first: int, stop: int) -> range:
-        """Of the source's lines [first, stop), those that reach the strip."""
-        near = range(first, min(stop, maps.step * lines + 1))
-        found = [line for line in near if any(maps.reached(line, tap) in range(lines) for tap in range(3))]
-        return range(found[0], found[-1] + 1)
-
-    yield Strip(0, min(tall, maps.height), 0, needed(min(tall, maps.height), 0, maps.source_height))
-    if strips > 2:
-        with code.loop(1, strips - 1) as i:
-            yield Strip(code.mul(i, tall), tall, code.mul(i, maps.under(tall)), needed(tall, -1, maps.source_height))
-    if strips > 1:
-        top = (strips - 1) * tall
-        below = needed(maps.height - top, -1, maps.source_height - maps.under(top))
-        yield Strip(top, maps.height - top, maps.under(top), below)
 
 
 def _pixels(code: Function, line: str, column: int, width: int, step: int = 1) -> str:

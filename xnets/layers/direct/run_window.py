@@ -15,6 +15,8 @@ from xnets.layers.direct.adjacency import Adjacency
 from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.scratch import rooms_for, scratch
 from xnets.layers.direct.threads import address_of, addresses, in_parallel, is_even, parts, threads_for
+from xnets.layers.direct.tiles import Maps, cheapest_tile
+from xnets.layers.direct.window import Tiling, step_of
 
 CHUNK = 96 * 1024  # floats of packed inputs whose edges' gradients are computed at a time: a third of a core's cache
 FEWEST = 16  # of them, in channels, if one has not too many pixels
@@ -22,46 +24,38 @@ UNDER_TILE = 192 * 1024  # floats of packed images under one tile of a window pr
 
 
 class Packing(NamedTuple):
-    """How images are packed, `lanes` at a time; `shape` is that of the product they are the source of."""
+    """How images are packed, `lanes` at a time, for products by tiles."""
 
-    shape: window.Map
+    tiling: Tiling
     lanes: int
 
-    def packer(self, size: tuple[int, ...]) -> Callable[..., None]:
-        """window.pack, of a source of height and width `size`."""
-        border = self.shape.border
-        return compiled(window.pack, *size, border, border, *self.shape.padded, self.lanes)
+    def packer(self) -> Callable[..., None]:
+        """window.pack, of a source."""
+        return compiled(window.pack, self.tiling.source, step_of(self.tiling.source), self.lanes)
 
     def pack(self, x: Tensor, into: int) -> None:
-        """x (images, C, H, W), at most `lanes` images, -> (C, shape.plane, lanes)."""
-        self._pack(self.packer(x.shape[2:]), x, into, self.shape.plane)
-
-    def pack_upstream(self, dy: Tensor, into: int) -> None:
-        """dy (images, C, H, W), the gradient of the product, -> (C, shape.upstream, lanes)."""
-        high, wide = self.shape.height, self.shape.columns
-        kernel = compiled(window.pack, *dy.shape[2:], 0, 0, high, wide, self.lanes)
-        self._pack(kernel, dy, into, self.shape.upstream)
-
-    def _pack(self, kernel: Callable[..., None], x: Tensor, into: int, vectors: int) -> None:
-        (images, channels), zeros = x.shape[:2], x.new_zeros(self.lanes)
-        pieces = parts(channels, threads_for(channels * vectors * self.lanes * 4))
+        """x (images, C, H, W), at most `lanes` images, -> (C, step, lanes)."""
+        images, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+        kernel, zeros = compiled(window.pack, pixels, step_of(pixels), self.lanes), x.new_zeros(self.lanes)
+        pieces = parts(channels, threads_for(channels * pixels * self.lanes * 4))
         in_parallel(kernel, [(*addresses(x), into, *addresses(zeros), *piece, channels, images) for piece in pieces])
 
     def floats(self, channels: int) -> int:
         """Of one packed block of sources."""
-        return channels * self.shape.plane * self.lanes
+        return channels * step_of(self.tiling.source) * self.lanes
 
-    def floats_upstream(self, channels: int) -> int:
-        """Of one packed block of gradients."""
-        return channels * self.shape.upstream * self.lanes
+    def sums(self, channels: int) -> int:
+        """Floats of one packed block of products, or of their gradients."""
+        return channels * step_of(self.tiling.pixels) * self.lanes
 
 
-def packing_for(images: int, size: tuple[int, int], step: int = 1, over: tuple[int, int] = (0, 0)) -> Packing:
-    """One image to a lane; few images take narrow vectors. The product's size, the stride and the source's size."""
+def packing_for(images: int, maps: Maps) -> Packing:
+    """One image to a lane; few images take narrow vectors."""
     width = vector_width()
     lanes = min(width, max(4, 1 << (images - 1).bit_length()))
-    registers = (21 if step == 2 else 16) if width == 16 else 8
-    return Packing(window.tiled(*size, registers, step, over), lanes)
+    few_loads = maps.step == 2 and not maps.transposed
+    registers = (21 if few_loads else 16) if width == 16 else 8
+    return Packing(Tiling(maps, *cheapest_tile(maps, registers)), lanes)
 
 
 def window_product(
@@ -69,13 +63,12 @@ def window_product(
 ) -> Tensor:
     """x (N, columns of the matrix, H, W), weight (n_out, D, 3, 3) -> (N, its rows, *size)."""
     images, channels = x.shape[:2]
-    step = window.SPREAD if transposed and stride == 2 else stride
-    packing = packing_for(images, size, step, tuple(x.shape[2:]) if stride > 1 else (0, 0))
+    packing = packing_for(images, Maps(*size, *x.shape[2:], stride, transposed))
     rows = adjacency.n_in if transposed else adjacency.n_out
-    shape, lanes = packing
+    tiling, lanes = packing
     threads = threads_for(weight.numel() * size[0] * size[1] * lanes)
     # of the channels under a tile, as many at a time as stay in the cache
-    chunks = min(-(-channels * shape.reach[0] * shape.reach[1] * lanes // UNDER_TILE), channels)
+    chunks = min(-(-channels * tiling.under * lanes // UNDER_TILE), channels)
     y = x.new_empty(images, rows, *size)
     sparse, bounds = adjacency.transposed if transposed else adjacency.rows, adjacency.bounds(transposed, chunks)
     filters = sparse.sorted(weight.view(-1, 9))
@@ -83,12 +76,12 @@ def window_product(
     zeros = x.new_zeros(2 * lanes)
     nothing, sink = zeros.data_ptr(), zeros[lanes:].data_ptr()
     given = addresses(filters, sparse.columns, bounds)
-    product = compiled(window.product, shape, transposed and shape.step == 1, chunks > 1, lanes)
-    unpack = compiled(window.unpack, shape, lanes)
-    packed_floats, sums_floats = packing.floats(channels), rows * shape.sums * lanes
+    product = compiled(window.product, tiling, chunks > 1, lanes)
+    unpack = compiled(window.unpack, tiling.pixels, step_of(tiling.pixels), lanes)
+    packed_floats, sums_floats = packing.floats(channels), packing.sums(rows)
     if is_even(blocks, threads):  # each takes whole blocks, and waits for nobody
         whole = compiled(window.whole_blocks, lanes)
-        steps = [address_of(kernel) for kernel in (packing.packer(x.shape[2:]), product, unpack)]
+        steps = [address_of(kernel) for kernel in (packing.packer(), product, unpack)]
         sizes = (images, channels, rows, *(math.prod(t.shape[1:]) for t in (x, y)), chunks)
         with rooms_for(parts(blocks, threads), packed_floats, sums_floats) as rooms:
             in_parallel(
@@ -111,30 +104,31 @@ def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: 
     images, n_in = x.shape[:2]
     n_out, degree = adjacency.index.shape
     height, width = dy.shape[2:]
-    packing = packing_for(images, (height, width), stride, tuple(x.shape[2:]) if stride > 1 else (0, 0))
-    lanes, shape = packing.lanes, packing.shape
+    packing = packing_for(images, Maps(height, width, *x.shape[2:], stride))
+    tiling, lanes = packing
+    plane = step_of(tiling.source)
     gradient = x.new_empty(n_out, degree, 3, 3)
     threads = threads_for(gradient.numel() * height * width * lanes)
     blocks = -(-images // lanes)
     # several blocks at once save reductions of lanes; too many leave room for few channels
-    together = max(1, min(blocks, CHUNK // (FEWEST * shape.plane * lanes)))
+    together = max(1, min(blocks, CHUNK // (FEWEST * plane * lanes)))
     together = -(-blocks // -(-blocks // together))
     # inputs are shared among the threads: the gradient of an edge is computed by one of them, whatever their number
     chunks = min(n_in, threads * -(-together * packing.floats(n_in) // (CHUNK * threads)))
     per = -(-n_in // chunks)
     bounds, sparse = adjacency.bounds(False, chunks), adjacency.rows
     zeros = x.new_zeros(lanes)
-    of_chunk = compiled(window_gradient.weight_gradient, shape, lanes)
-    steps = address_of(packing.packer(x.shape[2:])), address_of(of_chunk)
+    of_chunk = compiled(window_gradient.weight_gradient, tiling, lanes)
+    steps = address_of(packing.packer()), address_of(of_chunk)
     given = addresses(sparse.columns, bounds, gradient)
-    kernel = compiled(window_gradient.chunks_of_gradient, shape.plane, lanes)
-    of_dy, x_image = packing.floats_upstream(n_out), math.prod(x.shape[1:])
-    rooms = rooms_for(parts(chunks, threads), per * shape.plane * lanes * together)
+    kernel = compiled(window_gradient.chunks_of_gradient, plane, lanes)
+    of_dy, x_image = packing.sums(n_out), math.prod(x.shape[1:])
+    rooms = rooms_for(parts(chunks, threads), per * plane * lanes * together)
     with scratch(together * of_dy) as (outputs,), rooms as rooms:
         for first in range(0, images, lanes * together):
             now = range(first, min(images, first + lanes * together), lanes)
             for i, block in enumerate(now):
-                packing.pack_upstream(dy[block : block + lanes], outputs + 4 * i * of_dy)
+                packing.pack(dy[block : block + lanes], outputs + 4 * i * of_dy)
             sizes = (chunks, per, n_in, n_out, x_image, first, images, len(now), int(first == 0))
             in_parallel(
                 kernel,

@@ -2,14 +2,17 @@
 
 from xnets.layers.direct.ir import Function, Variable
 from xnets.layers.direct.lines import add_taps
-from xnets.layers.direct.window import TAPS, Map
+from xnets.layers.direct.tiles import TAPS, Maps, Strip
+from xnets.layers.direct.window import Tiling, corner_of, step_of
+
+WRITTEN_OUT = 16  # pixels of a map up to which the code for all of it is written out
 
 
-def weight_gradient(shape: Map, lanes: int) -> Function:
+def weight_gradient(tiling: Tiling, lanes: int) -> Function:
     """gradient (M, 3, 3) of the weight at the edges from one chunk of the inputs, over `blocks` blocks of images.
 
-    x (blocks, per, shape.plane, lanes) begins with input 0, though only the chunk's `per` inputs are there; dy (blocks,
-    n_out, shape.upstream, lanes); `shape` is that of the product that makes y of x. Output o has in the chunk the edges
+    x (blocks, per, step, lanes) begins with input 0, though only the chunk's `per` inputs are there; dy (blocks, n_out,
+    step, lanes); `tiling` is that of the product that makes y of x. Output o has in the chunk the edges
     bounds[o, chunk] ... bounds[o, chunk + 1], with inputs columns[e]. Added to what is there if not `fresh`.
     """
     code = Function(
@@ -18,24 +21,22 @@ def weight_gradient(shape: Map, lanes: int) -> Function:
         ["chunk", "chunks", "per", "n_out", "blocks", "fresh"],
         lanes,
     )
-    height, wide, across = shape.height, shape.wide, shape.padded[1]
+    maps = tiling.maps
+    tall = maps.height if lanes == 16 and tiling.pixels <= WRITTEN_OUT else 1
+    x_channel, dy_channel = step_of(tiling.source) * lanes, step_of(tiling.pixels) * lanes
     chains = 2 if lanes == 16 else 1  # sums of each tap, where there are registers: one waits while another is added to
     fresh = code.op("icmp ne i64 %fresh, 0")
 
     def edge(o: str, e: str) -> None:
-        source = code.mul(code.load_int("%columns", e), shape.plane * lanes)
+        channel = code.load_int("%columns", e)
         sums = [[code.zero() for _ in TAPS] for _ in range(chains)]
         with code.loop(0, "%blocks") as block:
-            x = code.at("%x", code.add(code.mul(code.mul(block, "%per"), shape.plane * lanes), source))
-            plane = code.add(code.mul(block, "%n_out"), o)
-            dy = code.at("%dy", code.mul(plane, shape.upstream * lanes))
-            if shape.whole:
-                _correlate(code, sums, x, dy, shape, height)
-            else:
-                with code.loop(0, height) as r, code.loop(0, shape.tiles) as t:
-                    here = code.add(code.mul(r, shape.step * across * lanes), code.mul(t, shape.step * wide * lanes))
-                    there = code.add(code.mul(r, shape.columns * lanes), code.mul(t, wide * lanes))
-                    _correlate(code, sums, code.at(x, here), code.at(dy, there), shape, 1)
+            x = code.at("%x", code.mul(code.add(code.mul(block, "%per"), channel), x_channel))
+            dy = code.at("%dy", code.mul(code.add(code.mul(block, "%n_out"), o), dy_channel))
+            for band, tile in tiling._replace(tall=tall).tiles(code):
+                here = code.at(x, corner_of(code, band.source, tile.source, maps.source_width))
+                there = code.at(dy, corner_of(code, band.first, tile.first, maps.width))
+                _correlate(code, sums, here, there, maps, band, tile)
         add_taps(code, sums, code.at("%gradient", code.mul(e, 9)), fresh)
 
     with code.loop(0, "%n_out") as o:
@@ -75,18 +76,17 @@ def chunks_of_gradient(plane: int, lanes: int) -> Function:
     return code
 
 
-def _correlate(code: Function, sums: list[list[Variable]], x: str, dy: str, shape: Map, rows: int) -> None:
-    """Add dy times the pixel under each tap, for `rows` rows of a tile."""
+def _correlate(code: Function, sums: list[list[Variable]], x: str, dy: str, maps: Maps, band: Strip,
+               tile: Strip) -> None:  # fmt: skip
+    """Add dy times the pixel under each tap, for the pixels of a tile."""
     loaded: dict[tuple[int, int], str] = {}
-    high, across = shape.padded
-    for i in range(rows):
-        for j in range(shape.wide):
-            upstream = code.load(code.at(dy, (i * shape.wide + j) * code.width))
+    for i in range(band.length):
+        for j in range(tile.length):
+            upstream = code.load(code.at(dy, (i * maps.width + j) * code.width))
             for s, (di, dj) in zip(sums[j % len(sums)], TAPS, strict=True):
-                row = shape.step * i + di - 1 + shape.border
-                column = shape.step * j + dj - 1 + shape.border
-                if not 0 <= row < high or not 0 <= column < across:  # never so with a border
+                line, column = maps.step * i + di - 1, maps.step * j + dj - 1
+                if line not in band.needed or column not in tile.needed:
                     continue
-                if (row, column) not in loaded:
-                    loaded[row, column] = code.load(code.at(x, (row * across + column) * code.width))
-                s.set(code.fma(loaded[row, column], upstream, s.get()))
+                if (line, column) not in loaded:
+                    loaded[line, column] = code.load(code.at(x, (line * maps.source_width + column) * code.width))
+                s.set(code.fma(loaded[line, column], upstream, s.get()))

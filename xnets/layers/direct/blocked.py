@@ -10,9 +10,10 @@ Epilogues are part of the kernels: `bias` is what sums start from, then comes `o
 import functools
 
 from xnets.layers.direct.ir import Function, Variable
+from xnets.layers.direct.lines import total
 from xnets.layers.direct.pointwise import each_entry
 from xnets.layers.direct.tiles import Strip
-from xnets.layers.direct.window import Tiling, convolve, corner_of
+from xnets.layers.direct.window import Tiling, chains, convolve, corner_of
 
 
 def _finish(code: Function, total: str, other: str | None, relu: bool) -> str:
@@ -134,12 +135,14 @@ def window(tiling: Tiling, lanes: int, relu: bool, adds: bool, by_plane: bool, p
         start, stop = code.load_int("%pointer", r), code.load_int("%pointer", code.add(r, 1))
         bias = code.broadcast(code.at("%bias", r))
         places = [(i, j) for i in range(band.length) for j in range(tile.length)]
-        sums = {place: code.variable(bias, code.vector) for place in places}
+        sums = {place: [code.zero() for _ in range(n)] for place, n in chains(maps, band, tile, lanes).items()}
+        for s in sums.values():
+            s[0].set(bias)
         source = code.at("%x", corner_of(code, band.source, tile.source, maps.source_width))
         with code.loop(start, stop) as e:
             plane = code.at(source, code.mul(code.mul(code.load_int("%columns", e), "%x_step"), lanes))
             convolve(code, sums, plane, code.at("%weights", code.mul(e, 9)), maps, band, tile)
-        totals = {place: s.get() for place, s in sums.items()}
+        totals = {place: total(code, s) for place, s in sums.items()}
         if pooled:
             totals = {
                 (i // 2, j // 2): functools.reduce(
@@ -151,9 +154,9 @@ def window(tiling: Tiling, lanes: int, relu: bool, adds: bool, by_plane: bool, p
         top, left = (code.op(f"sdiv i64 {first}, {shrunk}") for first in (band.first, tile.first))
         corner = corner_of(code, top, left, maps.width // shrunk)
         first = code.add(code.mul(code.mul(r, "%y_step"), lanes), corner)
-        for (i, j), total in totals.items():
+        for (i, j), found in totals.items():
             place = code.add(first, (i * (maps.width // shrunk) + j) * lanes)
-            code.store(_finish(code, total, code.at("%other", place) if adds else None, relu), code.at("%y", place))
+            code.store(_finish(code, found, code.at("%other", place) if adds else None, relu), code.at("%y", place))
 
     if by_plane:
         with code.loop("%r0", "%r1") as r:

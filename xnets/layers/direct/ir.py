@@ -213,7 +213,7 @@ class Function:
         return self.op(f"call {v} @llvm.masked.load.v{n}f32.p0(ptr {pointer}, i32 4, {mask}, {v} zeroinitializer)")
 
     def store_some(self, vector: str, pointer: str, count: int) -> None:
-        """The first `count` lanes, in at most two pieces that may overlap; needs no mask."""
+        """The first `count` lanes, in at most two pieces that may overlap: without AVX-512 masked stores are slow."""
         piece = 1 << (count.bit_length() - 1)
         for first in {0, count - piece}:
             kind, lanes = f"<{piece} x float>", ", ".join(f"i32 {first + lane}" for lane in range(piece))

@@ -49,8 +49,10 @@ def product(maps: Maps, registers: int, lanes: int) -> Function:
             for shift, columns in maps.shifts().items():
                 taps = {(di, dj): code.broadcast(code.at(filters, 3 * di + dj)) for di in range(3) for dj in columns}
                 for line in strip.needed:
+                    room = _room(strip.needed, line, width)
                     for c in starts:
-                        pixels = _pixels(code, code.at(source, line * width), strides * c + shift, width, strides)
+                        place, count = code.at(source, line * width), maps.units - c
+                        pixels = _pixels(code, place, strides * c + shift, width, room, strides, count)
                         for (di, dj), tap in taps.items():
                             place = down.reached(line, di), c, maps.turn(dj)
                             if place in sums:
@@ -111,12 +113,14 @@ def weight_gradient(maps: Maps, chains: int, lone: bool, lanes: int) -> Function
                 }
                 for i in served.values():
                     if i not in upstream:
-                        upstream[i] = _pixels(code, code.at(dy, i * width), left, width)
+                        room = _room(range(strip.length), i, width)
+                        upstream[i] = _pixels(code, code.at(dy, i * width), left, width, room)
+                room = _room(strip.needed, line, maps.source_width)
                 for dj in range(3):
-                    place = code.at(x, line * maps.source_width)
-                    pixels = _pixels(code, place, maps.step * left + dj - 1, maps.source_width, maps.step)
+                    place, column = code.at(x, line * maps.source_width), maps.step * left + dj - 1
+                    pixels = _pixels(code, place, column, maps.source_width, room, maps.step)
                     for di, i in served.items():
-                        s = sums[line % chains][3 * di + dj]
+                        s = sums[3 * di + dj][line % chains]
                         s.set(code.fma(pixels, upstream[i], s.get()))
 
     with code.loop(0, "%images", "%together") as first, code.loop(0, "%chunks") as chunk:
@@ -130,7 +134,7 @@ def weight_gradient(maps: Maps, chains: int, lone: bool, lanes: int) -> Function
             place = code.add(code.mul(o, code.add("%chunks", 1)), chunk)
             with code.loop(code.load_int("%bounds", place), code.load_int("%bounds", code.add(place, 1))) as e:
                 c = code.load_int("%columns", e)
-                sums = [[code.zero() for _ in range(9)] for _ in range(chains)]
+                sums = [[code.zero() for _ in range(chains)] for _ in range(9)]
                 with code.loop(first, last) as n:
                     x = code.at("%x", code.mul(code.add(code.mul(n, "%n_in"), c), channel))
                     dy = code.at("%dy", code.mul(code.add(code.mul(n, "%n_out"), o), pixels))
@@ -148,17 +152,34 @@ def total(code: Function, chains: list[Variable]) -> str:
 
 
 def add_taps(code: Function, sums: list[list[Variable]], target: str, fresh: str) -> None:
-    """Nine sums over their lanes, in one or more chains, to nine consecutive floats: added to those if not `fresh`."""
-    totals = [total(code, list(chains)) for chains in zip(*sums, strict=True)]
+    """Nine sums over their lanes, each in one or more chains, to nine consecutive floats: added to those if not
+    `fresh`."""
+    totals = [total(code, chains) for chains in sums]
     for first in range(0, 9, code.width):
         some = totals[first : first + code.width]
         add_to(code, code.sums(some), code.at(target, first), code.mask(len(some)), fresh)
 
 
-def _pixels(code: Function, line: str, column: int, width: int, step: int = 1) -> str:
-    """Every step-th pixel of a line from that column on, zero where it has none."""
-    starts = range(column, column + step * code.width, code.width)
-    loaded = [code.load(code.at(line, start), inside(code, start, width)) for start in starts]
+def _room(lines: range, line: int, width: int) -> tuple[int, int]:
+    """How many floats before and after a line may be read: those of the others that are known to be there."""
+    return (line - lines.start) * width, (lines.stop - 1 - line) * width
+
+
+def _pixels(code: Function, line: str, column: int, width: int, room: tuple[int, int], step: int = 1,
+            count: int | None = None) -> str:  # fmt: skip
+    """Every step-th pixel of a line from that column on, zero where it has none; `count` of them matter, or all.
+
+    Other lines are read with it if there is `room`: CPUs without masks take longer to load a part of a vector than to
+    load all and blend it.
+    """
+    loaded = []
+    for start in range(column, column + step * code.width, code.width):
+        mask, place = inside(code, start, width), code.at(line, start)
+        if max(0, -start) <= room[0] and max(0, start + code.width - width) <= room[1]:
+            matters = count is None or step > 1 or start < 0 or start + min(count, code.width) > width
+            loaded.append(code.only(code.load(place), mask if matters else None))
+        else:
+            loaded.append(code.load(place, mask))
     return code.shuffle(*loaded, list(range(0, 2 * code.width, 2))) if step == 2 else loaded[0]
 
 
@@ -168,7 +189,10 @@ def _store(code: Function, turns: list[str], line: str, column: int, width: int)
         lanes = [lane for i in range(code.width) for lane in (i, code.width + i)]
         turns = [code.shuffle(*turns, lanes[: code.width]), code.shuffle(*turns, lanes[code.width :])]
     for c, vector in zip(range(column, width, code.width), turns, strict=False):
-        code.store(vector, code.at(line, c), inside(code, c, width))
+        if c + code.width <= width:
+            code.store(vector, code.at(line, c))
+        else:
+            code.store_some(vector, code.at(line, c), width - c)
 
 
 def inside(code: Function, column: int, width: int) -> str | None:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from xnets.layers.direct.ir import Function, Variable
-from xnets.layers.direct.tiles import TAPS, Maps, Strip
+from xnets.layers.direct.lines import total
+from xnets.layers.direct.tiles import TAPS, Maps, Side, Strip
 
 GAP = 9  # vectors added to a channel whose length is a multiple of `CROWDED`
 CROWDED = 32
@@ -132,17 +133,17 @@ def product(tiling: Tiling, cut: bool, lanes: int) -> Function:
             for i in range(band.length)
             for j in range(tile.length)
         }
-        sums = {place: code.zero() for place in places}
+        sums = {place: [code.zero() for _ in range(n)] for place, n in chains(maps, band, tile, lanes).items()}
         if cut:
             with code.when(code.op(f"icmp sgt i64 {chunk}, 0")):
                 for place, s in sums.items():
-                    s.set(code.load(places[place]))
+                    s[0].set(code.load(places[place]))
         source = code.at("%x", corner_of(code, band.source, tile.source, maps.source_width))
         with code.loop(start, stop) as e:
             plane = code.at(source, code.mul(code.load_int("%columns", e), x_channel))
             convolve(code, sums, plane, code.at("%weights", code.mul(e, 9)), maps, band, tile)
         for place, s in sums.items():
-            code.store(s.get(), places[place])
+            code.store(total(code, s), places[place])
 
     # a tile is the outermost, so that the part of x under it stays in the cache while all outputs are computed
     for band, tile in tiling.tiles(code):
@@ -160,8 +161,31 @@ def corner_of(code: Function, line: str | int, column: str | int, width: int) ->
     return code.mul(code.add(code.mul(line, width), column), code.width)
 
 
-def convolve(code: Function, sums: dict[tuple[int, int], Variable], plane: str, filters: str, maps: Maps, band: Strip,
-             tile: Strip) -> None:  # fmt: skip
+def chains(maps: Maps, band: Strip, tile: Strip, lanes: int) -> dict[tuple[int, int], int]:
+    """How many sums each pixel of a tile has: two, as far as registers go, where one would often wait for itself.
+
+    A sum waits four cycles for its last addition, in which eight others may be done.
+    """
+    added = {
+        (i, j): _added(maps.down, band, i) * _added(maps.across, tile, j)
+        for i in range(band.length)
+        for j in range(tile.length)
+    }
+    left = (22 if lanes == 16 else 11) - len(added)
+    found = dict.fromkeys(added, 1)
+    for place in sorted(added, key=lambda place: -added[place])[: max(0, left)]:
+        if 8 * added[place] > sum(added.values()):
+            found[place] = 2
+    return found
+
+
+def _added(side: Side, strip: Strip, line: int) -> int:
+    """How many lines of the source add to one of a strip."""
+    return sum(side.reached(source, tap) == line for source in strip.needed for tap in range(3))
+
+
+def convolve(code: Function, sums: dict[tuple[int, int], list[Variable]], plane: str, filters: str, maps: Maps,
+             band: Strip, tile: Strip) -> None:  # fmt: skip
     """Add one input times its filter to the `sums` of a tile; `plane` is the first pixel of the source under it."""
     taps = {(di, dj): code.broadcast(code.at(filters, 3 * di + dj)) for di, dj in TAPS}
     for i in band.needed:
@@ -170,7 +194,8 @@ def convolve(code: Function, sums: dict[tuple[int, int], Variable], plane: str, 
             for (di, dj), tap in taps.items():
                 place = maps.down.reached(i, di), maps.across.reached(j, dj)
                 if place in sums:
-                    sums[place].set(code.fma(pixel, tap, sums[place].get()))
+                    s = sums[place][(di + dj) % len(sums[place])]
+                    s.set(code.fma(pixel, tap, s.get()))
 
 
 def whole_blocks(lanes: int) -> Function:

@@ -5,7 +5,7 @@ from xnets.layers.direct.lines import add_taps
 from xnets.layers.direct.tiles import TAPS, Maps, Strip
 from xnets.layers.direct.window import Tiling, corner_of, step_of
 
-WRITTEN_OUT = 16  # pixels of a map up to which the code for all of it is written out
+UPSTREAM = 12  # vectors of dy that are held beside the sums, where there are registers for them
 
 
 def weight_gradient(tiling: Tiling, lanes: int) -> Function:
@@ -22,14 +22,14 @@ def weight_gradient(tiling: Tiling, lanes: int) -> Function:
         lanes,
     )
     maps = tiling.maps
-    tall = maps.height if lanes == 16 and tiling.pixels <= WRITTEN_OUT else 1
+    tall = maps.down.equal(max(1, UPSTREAM // tiling.wide)) if lanes == 16 else 1
     x_channel, dy_channel = step_of(tiling.source) * lanes, step_of(tiling.pixels) * lanes
-    chains = 2 if lanes == 16 else 1  # sums of each tap, where there are registers: one waits while another is added to
     fresh = code.op("icmp ne i64 %fresh, 0")
 
     def edge(o: str, e: str) -> None:
         channel = code.load_int("%columns", e)
-        sums = [[code.zero() for _ in TAPS] for _ in range(chains)]
+        # one waits while another is added to; without registers for that, the tap in the middle, which falls off no map
+        sums = [[code.zero() for _ in range(2 if lanes == 16 or tap == (1, 1) else 1)] for tap in TAPS]
         with code.loop(0, "%blocks") as block:
             x = code.at("%x", code.mul(code.add(code.mul(block, "%per"), channel), x_channel))
             dy = code.at("%dy", code.mul(code.add(code.mul(block, "%n_out"), o), dy_channel))
@@ -79,14 +79,16 @@ def chunks_of_gradient(plane: int, lanes: int) -> Function:
 def _correlate(code: Function, sums: list[list[Variable]], x: str, dy: str, maps: Maps, band: Strip,
                tile: Strip) -> None:  # fmt: skip
     """Add dy times the pixel under each tap, for the pixels of a tile."""
-    loaded: dict[tuple[int, int], str] = {}
-    for i in range(band.length):
-        for j in range(tile.length):
-            upstream = code.load(code.at(dy, (i * maps.width + j) * code.width))
-            for s, (di, dj) in zip(sums[j % len(sums)], TAPS, strict=True):
-                line, column = maps.step * i + di - 1, maps.step * j + dj - 1
-                if line not in band.needed or column not in tile.needed:
-                    continue
-                if (line, column) not in loaded:
-                    loaded[line, column] = code.load(code.at(x, (line * maps.source_width + column) * code.width))
-                s.set(code.fma(loaded[line, column], upstream, s.get()))
+    upstream = {
+        (i, j): code.load(code.at(dy, (i * maps.width + j) * code.width))
+        for i in range(band.length)
+        for j in range(tile.length)
+    }
+    for column in tile.needed:
+        for line in band.needed:
+            pixel = code.load(code.at(x, (line * maps.source_width + column) * code.width))
+            for chains, (di, dj) in zip(sums, TAPS, strict=True):
+                place = maps.down.reached(line, di), maps.across.reached(column, dj)
+                if place in upstream:
+                    s = chains[column % len(chains)]
+                    s.set(code.fma(pixel, upstream[place], s.get()))

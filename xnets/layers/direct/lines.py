@@ -25,9 +25,9 @@ def product(maps: Maps, registers: int, lanes: int) -> Function:
     code = Function("product", pointers, integers, lanes)
     down, height, width, turns, strides = maps.down, maps.source_height, maps.source_width, maps.turns, maps.strides
     vectors = min(2, -(-maps.units // lanes))  # of units; wider tiles read less for each sum than taller ones do
-    most = registers // vectors  # sums of each
-    tall = down.equal(most // turns)
-    chains = 2 if 2 * tall * turns <= most else 1  # one waits while another is added to
+    each = registers // vectors  # sums of each
+    tall = down.equal(each // turns)
+    chains = 2 if 2 * tall * turns <= each else 1  # one waits while another is added to
     across, channel, row = vectors * lanes, height * width, maps.height * maps.width
     fetched = code.op(f"sdiv i64 {code.sub(code.add('%channels', '%rows'), 1)}, %rows")
 
@@ -39,7 +39,9 @@ def product(maps: Maps, registers: int, lanes: int) -> Function:
         _fetch(code, code.at(y, code.mul(code.add(r, 2), row)), strip.length, across * turns, maps.width, write=True)
 
     def compute(x: str, y: str, r: str, strip: Strip, left: int) -> None:
-        starts = range(left, min(left + across, maps.units), lanes)
+        # the last vector of a line ends with it, even if it begins with columns that the one before has too
+        most = max(0, maps.units - lanes)
+        starts = [min(c, most) for c in range(left, min(left + across, maps.units), lanes)]
         places = [(i, c, turn) for i in range(strip.length) for c in starts for turn in range(turns)]
         sums = {place: [code.zero() for _ in range(chains)] for place in places}
         first, last = (code.load_int("%bounds", code.add(code.mul(r, 2), i)) for i in (0, 1))

@@ -35,7 +35,9 @@ def product(pixels: int, registers: int, lanes: int) -> Function:
             code.prefetch(code.at(y, code.add(code.mul(y_image, i), later)), length, write=True)
 
     def compute(x: str, y: str, r: str, images: int, length: int) -> None:
-        places = [(i, c) for i in range(images) for c in range(0, length, lanes)]
+        # the last vector ends with the pixels, even if it begins with some that the one before has too
+        starts = [min(c, max(0, length - lanes)) for c in range(0, length, lanes)]
+        places = [(i, c) for i in range(images) for c in starts]
         sums = {place: code.zero() for place in places}
         first, last = (code.load_int("%bounds", code.add(code.mul(r, 2), i)) for i in (0, 1))
         with code.loop(first, last) as e:

@@ -165,14 +165,16 @@ def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: i
     def entry(pattern: int, e: str, w: str) -> None:
         column = code.load_int("%edges", e, "i16")
         row = code.at("%inputs", code.mul(column, tile))
-        loaded = [code.load(code.at(row, v * code.width)) for v in range(vectors)]
         members = [o for o in range(group) if pattern >> o & 1]
-        for i, o in enumerate(members):
+        scales = []
+        for i in range(len(members)):
             which = code.add(w, i)
             which = _edge(code, gather, g, column, which, group) if gather else which
-            scale = code.broadcast(code.at("%weights", which))
-            for v, s in enumerate(sums[o]):
-                s.set(code.fma(loaded[v], scale, s.get()))
+            scales.append(code.broadcast(code.at("%weights", which)))
+        for v in range(vectors):
+            loaded = code.load(code.at(row, v * code.width))
+            for o, scale in zip(members, scales, strict=True):
+                sums[o][v].set(code.fma(loaded, scale, sums[o][v].get()))
 
     each_entry(code, place, group, entry)
     for o in range(group):

@@ -15,9 +15,9 @@ from xnets.layers.direct.jit import compiled, registers_for_sums, vector_width
 from xnets.layers.direct.scratch import rooms_for
 from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, parts_of_images, threads_for
 
-SHARING = 24  # from this compression on, four outputs share too few inputs for grouping to pay
+SHARING = 24  # from this compression on, outputs share too few inputs for grouping to pay
 NEAR = 16 * 1024  # floats of input that shall stay close to the core
-GROUPED = 8 * 1024  # as NEAR, where four outputs are summed at once
+GROUPED = 8 * 1024  # as NEAR, where several outputs are summed at once
 LYING = 12  # edges for each channel of x and y up to which images are read as they lie
 MOST_CHUNKS, FEWEST_EDGES = 4, 16  # of each output in a chunk
 
@@ -51,9 +51,8 @@ class Columns(NamedTuple):
 
 def pointwise_product(x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool) -> Columns:
     """x with the columns of the matrix for channels -> the same with its rows; n_out x n_in, or its transpose."""
-    n, columns, width = x.channels, x.count, vector_width()
+    n, columns = x.channels, x.count
     rows = adjacency.n_in if transposed else adjacency.n_out
-    tile = min(4, -(-columns // width)) * width
     threads = threads_for(weight.numel() * columns)
     y = x.like(rows)
     if as_they_lie(x, weight.numel(), rows):
@@ -61,14 +60,27 @@ def pointwise_product(x: Columns, weight: Tensor, adjacency: Adjacency, transpos
         return y
     group = 1 if transposed else max(g for g in (1, 2, 3, 4) if adjacency.block % g == 0)
     if group > 1:
-        _shared(x, weight.view(-1), adjacency, group, y, tile, threads)
+        _shared(x, weight.view(-1), adjacency, group, y, threads)
         return y
-    # the sums of four outputs at once load less, if the inputs stay in the cache
-    fits = n * tile <= CACHE and n <= MOST_GROUPED and 4 * adjacency.degree <= 2 * MOST_GROUPED
+    # the sums of several outputs at once load less, if the inputs stay in the cache
+    group = _at_once()
+    fits = n * _tile(columns, group) <= CACHE and n <= MOST_GROUPED and group * adjacency.degree <= 2 * MOST_GROUPED
     shares = fits and weight.numel() * SHARING > rows * n
     multiply = _grouped if shares else _segmented
-    multiply(x, weight.view(-1), adjacency, transposed, y, tile, threads)
+    multiply(x, weight.view(-1), adjacency, transposed, y, threads)
     return y
+
+
+def _at_once() -> int:
+    """Outputs summed at once where they may share inputs: as few registers go further with longer rows of two."""
+    return 4 if vector_width() == 16 else 2
+
+
+def _tile(columns: int, group: int) -> int:
+    """Columns of a tile, some vectors, of which the registers hold sums for a group of outputs."""
+    width = vector_width()
+    vectors = 4 if width == 16 else min(8, 12 // group)
+    return min(vectors, -(-columns // width)) * width
 
 
 def as_they_lie(x: Columns, edges: int, rows: int) -> bool:
@@ -86,8 +98,8 @@ def _of_images(x: Columns, weight: Tensor, adjacency: Adjacency, transposed: boo
     in_parallel(kernel, [(*given, *piece, x.channels, y.channels) for piece in pieces])
 
 
-def _shared(x: Columns, weight: Tensor, adjacency: Adjacency, group: int, y: Columns, tile: int, threads: int) -> None:
-    n, rows, width = x.channels, y.channels, vector_width()
+def _shared(x: Columns, weight: Tensor, adjacency: Adjacency, group: int, y: Columns, threads: int) -> None:
+    n, rows, width, tile = x.channels, y.channels, vector_width(), _tile(x.count, group)
     chunks = min(-(-n * tile // CACHE), n)
     bounds = adjacency.bounds(False, chunks)
     sorted_weight = adjacency.rows.sorted(weight)
@@ -100,17 +112,16 @@ def _shared(x: Columns, weight: Tensor, adjacency: Adjacency, group: int, y: Col
 
 
 def _chunks_of_grouped(n: int, tile: int, degree: int) -> int:
-    """Of n columns of the matrix, where four rows of so many edges are summed at once over a tile of `tile` floats.
+    """Of n columns of the matrix, whose rows have so many edges, some of which are summed at once over `tile` floats.
 
     Close to the core, but not too few edges in a chunk, nor sums to be read and written too often.
     """
     return max(1, min(-(-n * tile // GROUPED), MOST_CHUNKS, degree // FEWEST_EDGES))
 
 
-def _grouped(
-    x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Columns, tile: int, threads: int
-) -> None:
-    n, rows, width, group = x.channels, y.channels, vector_width(), 4
+def _grouped(x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Columns, threads: int) -> None:
+    n, rows, width, group = x.channels, y.channels, vector_width(), _at_once()
+    tile = _tile(x.count, group)
     tiles, groups = -(-x.count // tile), -(-rows // group)
     chunks = _chunks_of_grouped(n, tile, weight.numel() // rows)
     sparse, side = adjacency.grouped(transposed, group, chunks), "inputs" if transposed else "outputs"
@@ -129,10 +140,8 @@ def _grouped(
         in_parallel(kernel, [(*addresses(x.values), *given, *room, *piece, *sizes) for room, piece in rooms])
 
 
-def _segmented(
-    x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Columns, tile: int, threads: int
-) -> None:
-    n, rows, width = x.channels, y.channels, vector_width()
+def _segmented(x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Columns, threads: int) -> None:
+    n, rows, width, tile = x.channels, y.channels, vector_width(), _tile(x.count, 1)
     tiles = -(-x.count // tile)
     block = min(1024, -(-rows // (threads if tiles < threads else 1)))  # sums of a block stay in the cache
     cut = adjacency.segments(transposed, NEAR // tile, block)

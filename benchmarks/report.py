@@ -14,6 +14,10 @@ TARGETS = {
     "1x1 512@14": (1.0, 2.0, 3.5, 4.8), "1x1 1024@7": (1.0, 2.0, 3.8, 6.5), "1x1 600-240@32": (1.0, 1.6, 2.8, 3.0),
     "linear 9216-4096": (1.0, 1.9, 3.5, 6.0),
 }  # fmt: skip
+AVX2 = (
+    "Written by `python -m benchmarks.layers --csv benchmarks/layers_avx2.csv` there; with its own limits, and not as "
+    "quiet a machine as the other."
+)
 PASSES = {"forward": 1.0, "forward+backward": 0.8}
 
 LIMIT = (
@@ -93,8 +97,8 @@ def compared_table(layers: pd.DataFrame, threads: int) -> list[str]:
     return markdown(["layer", "C", *methods], rows)
 
 
-def against_groups(layers: pd.DataFrame, networks: pd.DataFrame) -> list[str]:
-    """Markdown: how many times as fast as group convolutions X-Conv is on 3x3 layers, and X- as G-MobileNet."""
+def layers_against_groups(layers: pd.DataFrame) -> list[list[object]]:
+    """Rows: how many times as fast as group convolutions X-Conv is on 3x3 layers."""
     ratios = layers.set_index(["threads", "layer", "pass", "compression", "method"])["ratio"]
     rows = []
     for (threads, layer, what), _ in layers.groupby(["threads", "layer", "pass"], sort=False):
@@ -105,7 +109,12 @@ def against_groups(layers: pd.DataFrame, networks: pd.DataFrame) -> list[str]:
                 for c in cells
             ]
             rows.append([layer, threads, what, "torch's", *said])
-    mobile = networks[networks["network"].str.startswith("X-MobileNet")]
+    return rows
+
+
+def mobilenets_against_groups(networks: pd.DataFrame) -> list[list[object]]:
+    """Rows: how many times as fast as G-MobileNet X-MobileNet is."""
+    mobile, rows = networks[networks["network"].str.startswith("X-MobileNet")], []
     for (threads, what), mine in mobile.groupby(["threads", "pass"], sort=False):
         by = mine.assign(side=mine["method"].str.partition(",")[0]).set_index("network")
         ours = by[by["side"] == "X"].groupby("network")["ms"].min()
@@ -115,6 +124,11 @@ def against_groups(layers: pd.DataFrame, networks: pd.DataFrame) -> list[str]:
         ):
             times = (groups.groupby("network")["ms"].min() / ours).rename(lambda n: int(n.rpartition("-")[2]))
             rows.append(["MobileNet-0.5", threads, what, label, *(f"{times[c]:.2f}" for c in COMPRESSIONS)])
+    return rows
+
+
+def against_groups(rows: list[list[object]]) -> list[str]:
+    """Markdown."""
     return markdown(["", "threads", "pass", "groups by", *(f"C={c}" for c in COMPRESSIONS)], rows)
 
 
@@ -171,21 +185,36 @@ def markdown(head: list[str], rows: list[list[object]]) -> list[str]:
     return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
 
 
-def text(layers: pd.DataFrame, networks: pd.DataFrame, choice: pd.DataFrame, memory: pd.DataFrame) -> str:
-    """kernels.md."""
+def asked_and_reached(layers: pd.DataFrame, heading: str) -> list[str]:
+    """Markdown: what was asked of the layers, for each number of threads."""
+    parts = []
+    for threads in sorted(layers["threads"].unique()):
+        parts += [f"{heading}, {threads} thread{'s' if threads > 1 else ''}", ""]
+        parts += [HEADING, "", *layers_table(layers, threads), "", shortfalls(layers, threads), ""]
+    return parts
+
+
+def measured_on(layers: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """The machine with its rates, in words, and the rows that are of layers."""
     peaks, layers = layers[layers["layer"].isna()], layers[layers["layer"].notna()]
     rates = "; ".join(f"{row['method']} {row['ratio']:.1f} ({row['threads']} threads)" for _, row in peaks.iterrows())
+    return f"{layers['machine'].iloc[0]}; {rates}", layers
+
+
+def text(
+    layers: pd.DataFrame, networks: pd.DataFrame, choice: pd.DataFrame, memory: pd.DataFrame, avx2: pd.DataFrame
+) -> str:
+    """kernels.md; `avx2`: layers on a machine without AVX-512."""
+    machine, layers = measured_on(layers)
+    other, avx2 = measured_on(avx2)
     parts = [
         "# What the kernels reach", "",
         f"Written by `make bench` from the csv files beside it, which name the commits they were measured at. Machine: "
-        f"{layers['machine'].iloc[0]}; {rates}.",
+        f"{machine}.",
         "All ratios are of times in one interleaved run, medians; dense is the faster of NCHW and channels_last.", "",
         (HERE / "conditions.txt").read_text(),  # written by who measured: how quiet it was, what is missing
     ]  # fmt: skip
-    for threads in sorted(layers["threads"].unique()):
-        parts += [f"## Layers, {threads} thread{'s' if threads > 1 else ''}", ""]
-        parts += [HEADING, ""]
-        parts += [*layers_table(layers, threads), "", shortfalls(layers, threads), ""]
+    parts += asked_and_reached(layers, "## Layers")
     parts += [
         (HERE / "reasons.md").read_text(),
         "## Compared, forward, 1 thread",
@@ -198,7 +227,7 @@ def text(layers: pd.DataFrame, networks: pd.DataFrame, choice: pd.DataFrame, mem
         "",
         "How many times as fast as group convolutions X-Conv is; of MobileNets X by its fastest method.",
         "",
-        *against_groups(layers, networks),
+        *against_groups(layers_against_groups(layers) + mobilenets_against_groups(networks)),
         "",
         to_be_level(layers),
         "",
@@ -207,6 +236,8 @@ def text(layers: pd.DataFrame, networks: pd.DataFrame, choice: pd.DataFrame, mem
     parts += ["`auto` in NCHW against the faster of dense and masked.", "", *choice_table(choice), ""]
     parts += ["## Networks", "", f"In brackets the quartiles. {LIMIT}", "", *networks_table(networks), ""]
     parts += ["![networks](networks.png)", "", "## Memory of training", "", *memory_table(memory), ""]
+    parts += ["## A machine without AVX-512", "", f"{other}. {AVX2}", "", *asked_and_reached(avx2, "### Layers")]
+    parts += [*against_groups(layers_against_groups(avx2)), "", to_be_level(avx2), ""]
     return "\n".join(parts)
 
 
@@ -214,7 +245,7 @@ def main() -> None:
     """Write."""
     layers, networks = read("layers"), read("networks")
     choice, memory = (pd.read_csv(HERE / f"{name}.csv") for name in ("choice", "memory"))
-    (HERE / "kernels.md").write_text(text(layers, networks, choice, memory))
+    (HERE / "kernels.md").write_text(text(layers, networks, choice, memory, read("layers_avx2")))
     draw_layers(layers[layers["layer"].notna()], list(TARGETS), HERE / "layers.png")
     draw_networks(networks, HERE / "networks.png")
     print(f"written: {HERE / 'kernels.md'}, layers.png, networks.png")

@@ -1,6 +1,8 @@
 """The direct kernels' numbers against dense layers in float64: any shape, graph, vector width and number of threads."""
 
 import gc
+import itertools
+import math
 import mmap
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.xnets.direct_cases import assert_right, computed, guarded, how_of, needs_llvmlite, problem
+from tests.xnets.direct_cases import assert_right, computed, expected, guarded, how_of, needs_llvmlite, problem
 from xnets import ExpanderConv2d, ExpanderLinear
 from xnets.layers.direct import DirectKernel
 
@@ -103,6 +105,29 @@ def test_maps_as_they_lie_and_packed(size, lines, width, monkeypatch):
     monkeypatch.setattr(run_lines, "NEAR", 40)
     monkeypatch.setattr(run_lines, "NEXT", 2 * size[0] * size[1])
     assert_right(problem(12, 9, 3, 9, 3, 5, size))
+
+
+@needs_llvmlite
+@pytest.mark.parametrize("width", [16, 8, 4])
+@pytest.mark.parametrize("lines", [True, False])
+@pytest.mark.parametrize("size", [(5, 12), (6, 17), (4, 4), (3, 9)])
+def test_what_is_no_number_goes_where_it_goes_in_a_dense_layer(size, lines, width, monkeypatch):
+    from xnets.layers.direct import jit, run_lines
+
+    if width < jit.vector_width():
+        monkeypatch.setattr(jit, "_forced", [(width, jit._host()[1])])
+    monkeypatch.setattr(run_lines, "suit_product", lambda *given: lines)
+    monkeypatch.setattr(run_lines, "suit_gradient", lambda *given: lines)
+    for stride, place in itertools.product((1, 2), ((0, 0), (2, size[1] - 1), (size[0] - 1, 3))):
+        x, weight, edges, upstream = problem(4, 5, 1, 2, 3, 3, size, stride=stride)
+        x[1, :, place[0], place[1]] = math.nan
+        (y, _, dw), (right, _, right_dw) = (f(x, weight, edges, upstream) for f in (computed, expected))
+        assert torch.equal(y.isfinite(), right.isfinite())
+        assert torch.equal(dw.isfinite(), right_dw.isfinite())
+        x.nan_to_num_()
+        upstream[1, :, place[0] // stride, place[1] // stride] = math.nan
+        (_, dx, _), (_, right, _) = (f(x, weight, edges, upstream) for f in (computed, expected))
+        assert torch.equal(dx.isfinite(), right.isfinite())
 
 
 @needs_llvmlite

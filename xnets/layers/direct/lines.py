@@ -119,8 +119,10 @@ def weight_gradient(maps: Maps, chains: int, lone: bool, lanes: int) -> Function
                         upstream[i] = _pixels(code, code.at(dy, i * width), left, width, room)
                 room = _room(strip.needed, line, maps.source_width)
                 for dj in range(3):
+                    # beyond dy's line are zeros, times which a pixel that is no number would not be zero
                     place, column = code.at(x, line * maps.source_width), maps.step * left + dj - 1
                     pixels = _pixels(code, place, column, maps.source_width, room, maps.step)
+                    pixels = code.only(pixels, inside(code, left, width))
                     for di, i in served.items():
                         s = sums[3 * di + dj][line % chains]
                         s.set(code.fma(pixels, upstream[i], s.get()))

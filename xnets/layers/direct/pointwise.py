@@ -12,7 +12,7 @@ from xnets.layers.direct.columns import move_columns
 from xnets.layers.direct.ir import Function
 
 Fetch = Callable[[], None]
-AHEAD = 8  # rows that are called into the cache before they are copied
+AHEAD = 8  # rows that are called into the cache before they are copied or computed
 
 
 def _copy_rows(code: Function, rows: str | int, source: str, from_step: str | int, to: str, to_step: str | int,
@@ -227,12 +227,13 @@ def sort(group: int, rows: str, width: int) -> Function:
     return code
 
 
-def weight_gradient(last: bool, vectors: int, width: int) -> Function:
+def weight_gradient(last: bool, vectors: int, once: bool, width: int) -> Function:
     """gradient (n_out x degree,) of the weight, for outputs [o0, o1), summed over all columns.
 
     x (N, n_in, pixels), dy (N, n_out, pixels), or (columns, n_in) and (columns, n_out) with `last`. Output o has in
     chunk c of the inputs the edges bounds[o, c] ... bounds[o, c + 1], with inputs index[e]: a chunk of a tile stays
-    close to the core. `inputs` and `outputs` hold one tile each, with zeros where the last is not full.
+    close to the core. `inputs` and `outputs` hold one tile each, with zeros where the last is not full. once: there is
+    one tile, so that no edge was near before.
     """
     code = Function(
         "weight_gradient",
@@ -266,7 +267,14 @@ def weight_gradient(last: bool, vectors: int, width: int) -> Function:
             fetch_dy()
             row = code.at("%outputs", code.mul(o, tile))
             upstream = [code.load(code.at(row, v * width)) for v in range(vectors)]
-            place = code.add(code.mul(o, code.add("%chunks", 1)), c)
+            place, later = (
+                code.add(code.mul(output, code.add("%chunks", 1)), c)
+                for output in (o, code.least(code.add(o, AHEAD), code.sub("%n_out", 1)))
+            )
+            if once:
+                edge = code.load_int("%bounds", later)
+                code.prefetch(code.at("%index", edge), 17)
+                code.prefetch(code.at("%gradient", edge), 17, write=True)
             start, stop = code.load_int("%bounds", place), code.load_int("%bounds", code.add(place, 1))
             whole = code.add(start, code.op(f"and i64 {code.sub(stop, start)}, -{some}"))
             with code.loop(start, whole, some) as e:

@@ -11,8 +11,8 @@ from xnets.layers.direct.adjacency import Adjacency
 from xnets.layers.direct.jit import compiled, registers_for_sums, vector_width
 from xnets.layers.direct.threads import addresses, in_parallel, parts, parts_of_images, threads_for
 
-NEAR = 48 * 1024  # floats of x whose edges' gradients are computed at a time: a sixth of a core's second-level cache
-NEXT = 2048  # floats of dy that are read for each of an output's edges: a sixth of the first-level cache
+NEAR = 48 * 1024  # floats of x whose edges' gradients are computed at a time: 192 KiB, near the core
+NEXT = 2048  # floats of dy that are read for each of an output's edges: 8 KiB, of the first-level cache
 
 
 def lanes_for(width: int) -> int:

@@ -173,7 +173,7 @@ def pointwise_weight_gradient(dy: Columns, x: Columns, adjacency: Adjacency) -> 
     # few inputs at a time, but several of each output
     chunk = max(NEAR // tile // 2, 16 * n_in // degree)
     chunks = -(-n_in // chunk)
-    kernel = compiled(pointwise.weight_gradient, x.last, vectors, width)
+    kernel = compiled(pointwise.weight_gradient, x.last, vectors, columns <= tile, width)
     bounds, sparse = adjacency.bounds(False, chunks), adjacency.rows
     gradient = x.values.new_empty(n_out, degree)
 

@@ -18,9 +18,11 @@ from xnets.layers.direct.threads import address_of, addresses, in_parallel, is_e
 from xnets.layers.direct.tiles import Maps, cheapest_tile
 from xnets.layers.direct.window import Tiling, step_of
 
-CHUNK = 96 * 1024  # floats of packed inputs whose edges' gradients are computed at a time: a third of a core's cache
+CHUNK = 96 * 1024  # floats of packed inputs whose edges' gradients are computed at a time: 384 KiB, near the core
 FEWEST = 16  # of them, in channels, if one has not too many pixels
-UNDER_TILE = 192 * 1024  # floats of packed images under one tile of a window product: three quarters of a core's cache
+UNDER_TILE = (
+    192 * 1024
+)  # floats of packed images under one tile of a window product: 768 KiB, of a second-level cache of 1 MiB
 
 
 class Packing(NamedTuple):

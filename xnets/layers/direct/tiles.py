@@ -5,6 +5,7 @@ border of the map is known while code for them is written, so that taps that fal
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -55,29 +56,31 @@ class Side(NamedTuple):
         """Of what the length of a strip is a multiple: a line of the source may be spread over two."""
         return self.step if self.transposed else 1
 
-    def cut(self, tall: int) -> list[Strip]:
-        """Strips of `tall` lines, the last of what is left; but for the first and the last they are alike."""
-        strips = []
-        for first in range(0, self.length, tall):
-            length, source = min(tall, self.length - first), self.under(first)
-            near = range(max(-1, -source), min(self.source - source, self.step * length + 1))
-            found = [line for line in near if self.taps(line, length)]
-            strips.append(Strip(first, length, source, range(found[0], found[-1] + 1)))
-        return strips
+    def cut(self, tall: int) -> list[tuple[Strip, int]]:
+        """Strips of `tall` lines, the last of what is left, and how many are like it: but for the first and the last
+        they are alike."""
+        count = math.ceil(self.length / tall)
+        kinds = [(0, 1), (tall, count - 2), ((count - 1) * tall, 1)]
+        return [(self._strip(first, tall), alike) for first, alike in kinds[: count if count < 2 else 3] if alike > 0]
+
+    def _strip(self, first: int, tall: int) -> Strip:
+        length, source = min(tall, self.length - first), self.under(first)
+        near = range(max(-1, -source), min(self.source - source, self.step * length + 1))
+        found = [line for line in near if self.taps(line, length)]
+        return Strip(first, length, source, range(found[0], found[-1] + 1))
 
     def taps(self, line: int, length: int) -> int:
         """How many taps lead from a line of the source to a strip of that length."""
         return sum(self.reached(line, tap) in range(length) for tap in range(3))
 
     def strips(self, code: Function, tall: int) -> Iterator[Strip]:
-        """What `cut` tells, in code: those in the middle are one loop."""
-        first, *middle = self.cut(tall)
-        yield first
-        if len(middle) > 1:
-            with code.loop(1, len(middle)) as i:
-                source = code.mul(i, self.under(tall))
-                yield middle[0]._replace(first=code.mul(i, tall), source=source)
-        yield from middle[-1:]
+        """What `cut` tells, in code: those that are alike are one loop."""
+        for strip, alike in self.cut(tall):
+            if alike == 1:
+                yield strip
+            else:
+                with code.loop(1, alike + 1) as i:
+                    yield strip._replace(first=code.mul(i, tall), source=code.mul(i, self.under(tall)))
 
 
 class Maps(NamedTuple):
@@ -131,22 +134,22 @@ class Maps(NamedTuple):
 
 @functools.cache
 def cheapest_tile(maps: Maps, registers: int, even: int = 1) -> tuple[int, int]:
-    """Lines and columns, multiples of `even`, of the tiles that cost least: what they load is not all hidden."""
+    """Lines and columns of the tiles that cost least, where what they load is not all hidden: the whole map if the
+    registers hold its sums, else multiples of `even`."""
     down, across = maps.down, maps.across
     if maps.height * maps.width <= registers:
         return maps.height, maps.width
 
     def cost(tall: int, wide: int) -> float:
         cycles = 0.0
-        for band in down.cut(tall):
-            for tile in across.cut(wide):
-                loads = len(band.needed) * len(tile.needed) + 9
-                lines, columns = (
-                    sum(side.taps(line, strip.length) for line in strip.needed)
-                    for side, strip in ((down, band), (across, tile))
-                )
-                # the second-level cache gives less than one vector for two multiply-adds
-                cycles += max(lines * columns + loads / 2, 1.8 * loads) + 2 * band.length + 4
+        for (band, bands), (tile, tiles) in itertools.product(down.cut(tall), across.cut(wide)):
+            loads = len(band.needed) * len(tile.needed) + 9
+            lines, columns = (
+                sum(side.taps(line, strip.length) for line in strip.needed)
+                for side, strip in ((down, band), (across, tile))
+            )
+            # the second-level cache gives less than one vector for two multiply-adds
+            cycles += bands * tiles * (max(lines * columns + loads / 2, 1.8 * loads) + 2 * band.length + 4)
         return cycles
 
     even = math.lcm(even, down.even)

@@ -45,7 +45,7 @@ class Tiling(NamedTuple):
     def under(self) -> int:
         """Pixels of the source under a tile, at most."""
         sides = ((self.maps.down, self.tall), (self.maps.across, self.wide))
-        lines, columns = (max(len(strip.needed) for strip in side.cut(most)) for side, most in sides)
+        lines, columns = (max(len(strip.needed) for strip, _ in side.cut(most)) for side, most in sides)
         return lines * columns
 
     def tiles(self, code: Function) -> Iterator[tuple[Strip, Strip]]:

@@ -34,6 +34,7 @@ class Function:
 
     def __init__(self, name: str, pointers: list[str], integers: list[str], width: int) -> None:
         self.name, self.width, self.vector = name, width, f"<{width} x float>"
+        self.has_masks = width == 16  # AVX-512 loads and stores a part of a vector as fast as all of it
         self.arguments = [f"ptr noalias %{p}" for p in pointers] + [f"i64 %{i}" for i in integers]
         self.slots: list[str] = []
         self.lines: list[str] = []
@@ -213,7 +214,7 @@ class Function:
         return self.op(f"call {v} @llvm.masked.load.v{n}f32.p0(ptr {pointer}, i32 4, {mask}, {v} zeroinitializer)")
 
     def store_some(self, vector: str, pointer: str, count: int) -> None:
-        """The first `count` lanes, in at most two pieces that may overlap: without AVX-512 masked stores are slow."""
+        """The first `count` lanes, in at most two pieces that may overlap; needs no mask."""
         piece = 1 << (count.bit_length() - 1)
         for first in {0, count - piece}:
             kind, lanes = f"<{piece} x float>", ", ".join(f"i32 {first + lane}" for lane in range(piece))

@@ -173,13 +173,13 @@ def _pixels(code: Function, line: str, column: int, width: int, room: tuple[int,
             count: int | None = None) -> str:  # fmt: skip
     """Every step-th pixel of a line from that column on, zero where it has none; `count` of them matter, or all.
 
-    Other lines are read with it if there is `room`: CPUs without masks take longer to load a part of a vector than to
-    load all and blend it.
+    Other lines are read with it if there is `room`: without masks, to load a part of a vector takes longer than to load
+    all and blend it.
     """
     loaded = []
     for start in range(column, column + step * code.width, code.width):
         mask, place = inside(code, start, width), code.at(line, start)
-        if max(0, -start) <= room[0] and max(0, start + code.width - width) <= room[1]:
+        if not code.has_masks and max(0, -start) <= room[0] and max(0, start + code.width - width) <= room[1]:
             matters = count is None or step > 1 or start < 0 or start + min(count, code.width) > width
             loaded.append(code.only(code.load(place), mask if matters else None))
         else:
@@ -193,8 +193,8 @@ def _store(code: Function, turns: list[str], line: str, column: int, width: int)
         lanes = [lane for i in range(code.width) for lane in (i, code.width + i)]
         turns = [code.shuffle(*turns, lanes[: code.width]), code.shuffle(*turns, lanes[code.width :])]
     for c, vector in zip(range(column, width, code.width), turns, strict=False):
-        if c + code.width <= width:
-            code.store(vector, code.at(line, c))
+        if c + code.width <= width or code.has_masks:
+            code.store(vector, code.at(line, c), inside(code, c, width))
         else:
             code.store_some(vector, code.at(line, c), width - c)
 

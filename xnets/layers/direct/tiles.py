@@ -1,7 +1,7 @@
 """How kernels of 3x3 convolutions, of padding 1 and stride 1 or 2, go through maps.
 
 A product is computed in strips of lines, and these in tiles, over which sums stay in registers. Which of them touch the
-border of the map is known while code for them is written, so that taps that fall off the map are left out of it.
+border of the map is known while code for them is written, so that lines that fall off the map are left out of it.
 """
 
 import functools
@@ -134,8 +134,8 @@ class Maps(NamedTuple):
 
 @functools.cache
 def cheapest_tile(maps: Maps, registers: int, even: int = 1) -> tuple[int, int]:
-    """Lines and columns of the tiles that cost least, where what they load is not all hidden: the whole map if the
-    registers hold its sums, else multiples of `even`."""
+    """Lines and columns of the tiles that cost least of those of about four lines, where what they load is not all
+    hidden: the whole map if the registers hold its sums, else multiples of `even`."""
     down, across = maps.down, maps.across
     if maps.height * maps.width <= registers:
         return maps.height, maps.width

@@ -72,12 +72,12 @@ def pointwise_product(x: Columns, weight: Tensor, adjacency: Adjacency, transpos
 
 
 def _at_once() -> int:
-    """Outputs summed at once where they may share inputs: as few registers go further with longer rows of two."""
+    """Outputs summed at once where they may share inputs; with few registers two, so that each has more vectors."""
     return 4 if vector_width() == 16 else 2
 
 
 def _tile(columns: int, group: int) -> int:
-    """Columns of a tile, some vectors, of which the registers hold sums for a group of outputs."""
+    """Columns of a tile: as many vectors of them as the registers hold sums of for each of a group of outputs."""
     width = vector_width()
     vectors = 4 if width == 16 else min(8, 12 // group)
     return min(vectors, -(-columns // width)) * width

@@ -20,9 +20,7 @@ from xnets.layers.direct.window import Tiling, step_of
 
 CHUNK = 96 * 1024  # floats of packed inputs whose edges' gradients are computed at a time: 384 KiB, near the core
 FEWEST = 16  # of them, in channels, if one has not too many pixels
-UNDER_TILE = (
-    192 * 1024
-)  # floats of packed images under one tile of a window product: 768 KiB, of a second-level cache of 1 MiB
+UNDER_TILE = 192 * 1024  # floats of packed images under one tile of a product: 768 KiB, of a core's cache of 1 MiB
 
 
 class Packing(NamedTuple):
@@ -55,8 +53,8 @@ def packing_for(images: int, maps: Maps) -> Packing:
     """One image to a lane; few images take narrow vectors."""
     width = vector_width()
     lanes = min(width, max(4, 1 << (images - 1).bit_length()))
-    few_loads = maps.step == 2 and not maps.transposed
-    registers = (21 if few_loads else 16) if width == 16 else 8
+    shrinks = maps.step == 2 and not maps.transposed
+    registers = (21 if shrinks else 16) if width == 16 else 8
     return Packing(Tiling(maps, *cheapest_tile(maps, registers)), lanes)
 
 
@@ -70,7 +68,7 @@ def window_product(
     tiling, lanes = packing
     threads = threads_for(weight.numel() * size[0] * size[1] * lanes)
     # of the channels under a tile, as many at a time as stay in the cache
-    chunks = min(-(-channels * tiling.under * lanes // UNDER_TILE), channels)
+    chunks = min(-(-channels * window.under(tiling) * lanes // UNDER_TILE), channels)
     y = x.new_empty(images, rows, *size)
     sparse, bounds = adjacency.transposed if transposed else adjacency.rows, adjacency.bounds(transposed, chunks)
     filters = sparse.sorted(weight.view(-1, 9))

@@ -4,6 +4,7 @@
 number for all of it, and a loaded pixel serves up to nine taps. A tile of the output stays in registers over all edges.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -41,18 +42,19 @@ class Tiling(NamedTuple):
         """Of a product's map."""
         return self.maps.height * self.maps.width
 
-    @property
-    def under(self) -> int:
-        """Pixels of the source under a tile, at most."""
-        sides = ((self.maps.down, self.tall), (self.maps.across, self.wide))
-        lines, columns = (max(len(strip.needed) for strip, _ in side.cut(most)) for side, most in sides)
-        return lines * columns
-
     def tiles(self, code: Function) -> Iterator[tuple[Strip, Strip]]:
         """Lines and columns of each tile, in code: those that are alike are one."""
         for band in self.maps.down.strips(code, self.tall):
             for tile in self.maps.across.strips(code, self.wide):
                 yield band, tile
+
+
+@functools.cache
+def under(tiling: Tiling) -> int:
+    """Pixels of the source under a tile, at most."""
+    sides = ((tiling.maps.down, tiling.tall), (tiling.maps.across, tiling.wide))
+    lines, columns = (max(len(strip.needed) for strip, _ in side.cut(most)) for side, most in sides)
+    return lines * columns
 
 
 def pack(pixels: int, step: int, lanes: int) -> Function:

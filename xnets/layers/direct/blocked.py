@@ -134,7 +134,6 @@ def window(tiling: Tiling, lanes: int, relu: bool, adds: bool, by_plane: bool, p
     def work(band: Strip, tile: Strip, r: str) -> None:
         start, stop = code.load_int("%pointer", r), code.load_int("%pointer", code.add(r, 1))
         bias = code.broadcast(code.at("%bias", r))
-        places = [(i, j) for i in range(band.length) for j in range(tile.length)]
         sums = {place: [code.zero() for _ in range(n)] for place, n in chains(maps, band, tile, lanes).items()}
         for s in sums.values():
             s[0].set(bias)
@@ -148,7 +147,7 @@ def window(tiling: Tiling, lanes: int, relu: bool, adds: bool, by_plane: bool, p
                 (i // 2, j // 2): functools.reduce(
                     lambda a, b: _larger(code, a, b), [totals[i + di, j + dj] for di in (0, 1) for dj in (0, 1)]
                 )
-                for i, j in places
+                for i, j in sums
                 if i % 2 == j % 2 == 0
             }
         top, left = (code.op(f"sdiv i64 {first}, {shrunk}") for first in (band.first, tile.first))

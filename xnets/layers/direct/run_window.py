@@ -29,14 +29,14 @@ class Packing(NamedTuple):
     tiling: Tiling
     lanes: int
 
-    def packer(self) -> Callable[..., None]:
-        """window.pack, of a source."""
-        return compiled(window.pack, self.tiling.source, step_of(self.tiling.source), self.lanes)
+    def packer(self, pixels: int) -> Callable[..., None]:
+        """window.pack, of maps of so many pixels."""
+        return compiled(window.pack, pixels, step_of(pixels), self.lanes)
 
     def pack(self, x: Tensor, into: int) -> None:
         """x (images, C, H, W), at most `lanes` images, -> (C, step, lanes)."""
         images, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
-        kernel, zeros = compiled(window.pack, pixels, step_of(pixels), self.lanes), x.new_zeros(self.lanes)
+        kernel, zeros = self.packer(pixels), x.new_zeros(self.lanes)
         pieces = parts(channels, threads_for(channels * pixels * self.lanes * 4))
         in_parallel(kernel, [(*addresses(x), into, *addresses(zeros), *piece, channels, images) for piece in pieces])
 
@@ -81,7 +81,7 @@ def window_product(
     packed_floats, sums_floats = packing.floats(channels), packing.sums(rows)
     if is_even(blocks, threads):  # each takes whole blocks, and waits for nobody
         whole = compiled(window.whole_blocks, lanes)
-        steps = [address_of(kernel) for kernel in (packing.packer(), product, unpack)]
+        steps = [address_of(kernel) for kernel in (packing.packer(tiling.source), product, unpack)]
         sizes = (images, channels, rows, *(math.prod(t.shape[1:]) for t in (x, y)), chunks)
         with rooms_for(parts(blocks, threads), packed_floats, sums_floats) as rooms:
             in_parallel(
@@ -119,7 +119,7 @@ def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: 
     bounds, sparse = adjacency.bounds(False, chunks), adjacency.rows
     zeros = x.new_zeros(lanes)
     of_chunk = compiled(window_gradient.weight_gradient, tiling, lanes)
-    steps = address_of(packing.packer()), address_of(of_chunk)
+    steps = address_of(packing.packer(tiling.source)), address_of(of_chunk)
     given = addresses(sparse.columns, bounds, gradient)
     kernel = compiled(window_gradient.chunks_of_gradient, plane, lanes)
     of_dy, x_image = packing.sums(n_out), math.prod(x.shape[1:])

@@ -60,8 +60,8 @@ class Side(NamedTuple):
         """Strips of `tall` lines, the last of what is left, and how many are like it: but for the first and the last
         they are alike."""
         count = math.ceil(self.length / tall)
-        kinds = [(0, 1), (tall, count - 2), ((count - 1) * tall, 1)]
-        return [(self._strip(first, tall), alike) for first, alike in kinds[: count if count < 2 else 3] if alike > 0]
+        kinds = {0: 1, tall: count - 2, (count - 1) * tall: 1}  # by where the first of them begins
+        return [(self._strip(first, tall), alike) for first, alike in kinds.items() if alike > 0]
 
     def _strip(self, first: int, tall: int) -> Strip:
         length, source = min(tall, self.length - first), self.under(first)

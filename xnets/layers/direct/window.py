@@ -130,12 +130,8 @@ def product(tiling: Tiling, cut: bool, lanes: int) -> Function:
         edge = code.add(code.mul(r, code.add("%chunks", 1) if cut else 2), chunk)
         start, stop = code.load_int("%bounds", edge), code.load_int("%bounds", code.add(edge, 1))
         corner = code.at(code.at("%y", code.mul(r, y_channel)), corner_of(code, band.first, tile.first, maps.width))
-        places = {
-            (i, j): code.at(corner, (i * maps.width + j) * lanes)
-            for i in range(band.length)
-            for j in range(tile.length)
-        }
         sums = {place: [code.zero() for _ in range(n)] for place, n in chains(maps, band, tile, lanes).items()}
+        places = {(i, j): code.at(corner, (i * maps.width + j) * lanes) for i, j in sums}
         if cut:
             with code.when(code.op(f"icmp sgt i64 {chunk}, 0")):
                 for place, s in sums.items():

@@ -123,7 +123,7 @@ def _one(name: str, kind: str, c: int, block: int, batch: int, repeats: int, swe
 
 def _functions(layer: Any, x: Tensor, how: Convolution | None) -> dict[str, tuple[Callable, Tensor, Tensor]]:
     """What is compared: a function of x and a weight, x, the weight."""
-    from xnets.layers.kernels import DenseKernel
+    from xnets.layers.dense import DenseKernel
 
     def sparse(kernel: Any) -> Callable:
         if how is None:
@@ -161,7 +161,7 @@ def _error(layer: Any, x: Tensor, how: Convolution | None, upstream: Tensor, run
     y = function(a, weight)
     mine = (y, *torch.autograd.grad(y, (a, weight), some))
     exact, w = few.double().requires_grad_(), weight.detach().double().requires_grad_()
-    from xnets.layers.kernels import to_dense_weight
+    from xnets.layers.dense import to_dense_weight
 
     dense = to_dense_weight(w, layer.edges)
     right = F.conv2d(exact, dense, None, *how) if how else F.linear(exact, dense)

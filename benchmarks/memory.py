@@ -1,9 +1,10 @@
 """Memory of training: `make bench`, or python -m benchmarks.memory. Writes benchmarks/memory.csv.
 
-For each network, dense, with the authors' masked layers, and as an X-Net by "auto", all measured: the bytes of its
-parameters, gradients and momenta, of its buffers (graphs, masks, norms) and of what kernels keep of the graphs beside
-them (tables), and by how much two training steps raise a fresh process's largest resident set. Large blocks go back to
-the system when they are freed (MALLOC_MMAP_THRESHOLD_), so that it is what the step needs and not how glibc cuts it up.
+For each network, dense, with the authors' masked layers, and as an X-Net by "auto", as it is and by for_training, all
+measured: the bytes of its parameters, gradients and momenta, of its buffers (graphs, masks, norms) and of what kernels
+keep of the graphs beside them (tables), and by how much two training steps raise a fresh process's largest resident
+set. Large blocks go back to the system when they are freed (MALLOC_MMAP_THRESHOLD_), so that it is what the step needs
+and not how glibc cuts it up.
 """
 
 import argparse
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 CSV = Path(__file__).with_suffix(".csv")
 COLUMNS = ["machine", "network", "batch", "method", "parameters", "state_mb", "buffers_mb", "tables_mb", "step_peak_mb"]
-METHODS = ("dense", "masked", "X")
+BY_AUTO = ("X", "X, for_training")
+METHODS = ("dense", "masked", *BY_AUTO)
 
 
 def measure(name: str, method: str) -> list[object]:
@@ -35,7 +37,7 @@ def measure(name: str, method: str) -> list[object]:
 
     from benchmarks.baselines import masked_twin
     from benchmarks.networks import optimizer_of, training_step
-    from xnets import ExpanderConv2d
+    from xnets import ExpanderConv2d, for_training
     from xnets.models import build, parse_name
 
     torch.set_num_threads(1)
@@ -47,6 +49,7 @@ def measure(name: str, method: str) -> list[object]:
     before = _resident()
     model = build(parsed.dense_twin if method == "dense" else name)
     model = masked_twin(model) if method == "masked" else model
+    model = for_training(model) if method == "X, for_training" else model
     x = torch.randn(BATCHES[name], 3, parsed.image_size, parsed.image_size)
     optimizer, parameters, buffers = optimizer_of(model), list(model.parameters()), list(model.buffers())
     states = []
@@ -56,7 +59,7 @@ def measure(name: str, method: str) -> list[object]:
         states.append(_megabytes([*parameters, *(p.grad for p in parameters), *momenta]))
 
     optimizer.register_step_post_hook(after_update)
-    step = training_step(model, x, "auto" if method == "X" else "dense", optimizer)
+    step = training_step(model, x, "auto" if method in BY_AUTO else "dense", optimizer)
     step()
     step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 - before
@@ -90,7 +93,7 @@ def rows(networks: list[str]) -> Iterator[list]:
         for name in networks:
             for method in METHODS:
                 command = [sys.executable, "-m", "benchmarks.memory", "--one", name, method]
-                for _ in range(1 + (method == "X")):  # the first measures kernels, dense ones too: not a usual step
+                for _ in range(1 + (method in BY_AUTO)):  # the first measures kernels, dense ones too: not a usual step
                     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
                 row = [name, BATCHES[name], method, *json.loads(done.stdout)]
                 print(*row, sep="  ", flush=True)

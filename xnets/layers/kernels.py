@@ -8,7 +8,6 @@ The condensed weight holds one k x k filter per edge and nothing else:
 from typing import NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from xnets.errors import XNetsError
@@ -52,22 +51,6 @@ class Kernel(Protocol):
         """(..., n_in) -> (..., n_out)."""
 
 
-def to_dense_weight(weight: Tensor, edges: Edges) -> Tensor:
-    """Scatter a condensed weight to (n_out, n_in, *k), zero where there is no edge. Its gradient is a gather."""
-    window = weight.shape[2:] if edges.regular else weight.shape[1:]
-    if edges.regular:
-        inputs = edges.index.repeat_interleave(edges.block, 0) if edges.block > 1 else edges.index
-        outputs = torch.arange(edges.n_out, device=inputs.device).unsqueeze(1)
-        rows = (outputs * edges.n_in + inputs).flatten()
-    else:
-        rows = edges.index[0].long() * edges.n_in + edges.index[1]
-    dense = weight.new_zeros(edges.n_out * edges.n_in, *window)
-    filters = weight.reshape(-1, *window)
-    # index_copy_ takes half the time of index_add_, and is right as long as no edge stands twice
-    dense = dense.index_add_(0, rows, filters) if edges.double else dense.index_copy_(0, rows, filters)
-    return dense.view(edges.n_out, edges.n_in, *window)
-
-
 def is_transformed() -> bool:
     """Whether torch looks at a call in a way that operators of our own do not know: vmap, jvp, torch.jit.trace."""
     if torch.compiler.is_compiling():
@@ -96,75 +79,7 @@ def owned(view: Tensor) -> Tensor:
     return view.new_empty(0).set_(view.untyped_storage(), view.storage_offset(), view.shape, view.stride())
 
 
-class DenseKernel:
-    """Scatter the weight to a dense one and let cuDNN, oneDNN or BLAS do the rest: correct for every case."""
-
-    competes = True
-    device = None
-
-    def refuses(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> str:
-        """Nothing: what no other kernel computes is its."""
-        return ""
-
-    def prefers(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> bool:
-        """Never faster than itself."""
-        return False
-
-    def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, how: Convolution) -> Tensor:
-        """See Kernel."""
-        return F.conv2d(x, to_dense_weight(weight, edges), bias, how.stride, how.padding, how.dilation)
-
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges) -> Tensor:
-        """See Kernel."""
-        return F.linear(x, to_dense_weight(weight, edges), bias)
-
-
-class Algorithm1Kernel:
-    """The paper's Algorithm 1: for every output select its D input channels, then convolve them with its own filter.
-
-    A reference to read and to test against: the selected channels take n_out D / n_in times the input's memory.
-    """
-
-    competes = False
-    device = None
-
-    def refuses(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> str:
-        """Nothing."""
-        return ""
-
-    def prefers(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> bool:
-        """Never: it is slow."""
-        return False
-
-    def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, how: Convolution) -> Tensor:
-        """See Kernel."""
-        outputs = [
-            F.conv2d(x[:, inputs], filters.unsqueeze(0), None, how.stride, how.padding, how.dilation)
-            for inputs, filters in _per_output(weight, edges)
-        ]
-        y = torch.cat(outputs, dim=1)
-        return y if bias is None else y + bias.to(y.dtype).view(-1, 1, 1)
-
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges) -> Tensor:
-        """See Kernel."""
-        y = torch.stack([x[..., inputs] @ filters for inputs, filters in _per_output(weight, edges)], dim=-1)
-        return y if bias is None else y + bias.to(y.dtype)
-
-
-def _per_output(weight: Tensor, edges: Edges) -> list[tuple[Tensor, Tensor]]:
-    """For each output its inputs (D,) and its filters (D, *k)."""
-    if edges.regular:
-        return [(edges.index[v // edges.block].long(), weight[v]) for v in range(edges.n_out)]
-    pairs = []
-    for v in range(edges.n_out):
-        mine = edges.index[0] == v
-        alive = bool(mine.any())  # an output without inputs is zero: input 0 with a zero filter
-        inputs = edges.index[1, mine] if alive else edges.index.new_zeros(1)
-        pairs.append((inputs.long(), weight[mine] if alive else weight.new_zeros(1, *weight.shape[1:])))
-    return pairs
-
-
-KERNELS: dict[str, Kernel] = {"dense": DenseKernel(), "algorithm1": Algorithm1Kernel()}
+KERNELS: dict[str, Kernel] = {}  # by name; xnets.layers fills it
 
 
 def find_kernel(name: str) -> Kernel:

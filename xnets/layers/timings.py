@@ -7,8 +7,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from xnets.cache import cache_folder
 from xnets.machine import cpu_description
 
 KERNELS_VERSION = 8  # raise it when a kernel's speed changes: measured anew then
@@ -74,18 +73,6 @@ def clock_of(device: torch.device) -> Callable[[], float]:
         return time.perf_counter()
 
     return now
-
-
-def cache_folder() -> Path:
-    """Where what can be measured again is kept."""
-    if os.environ.get("XNETS_CACHE"):
-        return Path(os.environ["XNETS_CACHE"]).expanduser()
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]) / "xnets"
-    try:
-        return Path.home() / ".cache" / "xnets"
-    except RuntimeError:  # a user without a home
-        return Path(tempfile.gettempdir()) / "xnets"
 
 
 @functools.cache

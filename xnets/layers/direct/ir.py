@@ -35,6 +35,7 @@ class Function:
     def __init__(self, name: str, pointers: list[str], integers: list[str], width: int) -> None:
         self.name, self.width, self.vector = name, width, f"<{width} x float>"
         self.has_masks = width == 16  # AVX-512 loads and stores a part of a vector as fast as all of it
+        self.lasts = True  # False: it holds addresses of this process
         self.arguments = [f"ptr noalias %{p}" for p in pointers] + [f"i64 %{i}" for i in integers]
         self.slots: list[str] = []
         self.lines: list[str] = []

@@ -1,8 +1,8 @@
-"""Compiles IR for the CPU this runs on, once for each function and process."""
+"""Compiles IR for the CPU this runs on, once for each function and machine (see machine_code.py)."""
 
 import ctypes
 import functools
-import itertools
+import hashlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +11,12 @@ import torch
 
 from xnets.layers.direct.forked import ForkedLock
 from xnets.layers.direct.ir import Function
+from xnets.layers.direct.machine_code import kept
+
+RECIPE = "1"  # raise it when _machine_code or _engine changes: code that is kept on disk is of another one then
 
 _lock = ForkedLock()
-_numbers = itertools.count()  # of kernels, whose names have to differ in one engine
+_addresses: dict[str, int] = {}  # of machine code, by all that it depends on
 _forced: list[tuple[int, str]] = []  # (width, features) instead of the CPU's, for tests
 
 
@@ -83,26 +86,44 @@ def _compiled(generate: Callable[..., Function], shape: tuple[Any, ...], feature
 
 
 def _build(function: Function) -> int:
-    """The address of its machine code. What LLVM needed for it, megabytes, is given back to the system."""
+    """The address of its machine code."""
     llvm = _llvm()
-    function.name = f"{function.name}_{next(_numbers)}"
     cpu = "x86-64" if _forced else llvm.get_host_cpu_name()
-    engine, machine = _engine(cpu, _features())
-    module = llvm.parse_assembly(function.text())
+    about = (RECIPE, _versions(), llvm.get_default_triple(), cpu, _features(), function.text())
+    key = hashlib.sha256("\n".join(about).encode()).hexdigest()
+    if key not in _addresses:
+        function.name = f"{function.name}_{key}"  # names have to differ in one engine
+        engine, machine = _engine(cpu, _features())
+        make = functools.partial(_machine_code, function.text(), machine)
+        code = kept(key, make) if function.lasts else make()
+        engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        engine.finalize_object()
+        _addresses[key] = engine.get_function_address(function.name)
+    return _addresses[key]
+
+
+@functools.cache
+def _versions() -> str:
+    import llvmlite
+
+    return f"llvmlite {llvmlite.__version__} {_llvm().llvm_version_info}"
+
+
+def _machine_code(text: str, machine: Any) -> bytes:
+    """An object file. What LLVM needed for it, megabytes, is given back to the system."""
+    llvm = _llvm()
+    module = llvm.parse_assembly(text)
     module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False  # done by hand
     passes = llvm.create_pass_builder(machine, options)
     passes.getModulePassManager().run(module, passes)
-    engine.add_module(module)
-    engine.finalize_object()
-    address = engine.get_function_address(function.name)
-    engine.remove_module(module)  # the engine keeps the machine code
+    code = machine.emit_object(module)
     module.close()
     passes.close()
     if trim := _trim():
         trim(0)
-    return address
+    return code
 
 
 @functools.cache

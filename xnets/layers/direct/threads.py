@@ -75,6 +75,7 @@ def _share(numbers: int, me: int, team: int) -> Function:
     """Of the tasks in `data`, each of so many numbers, those of this thread: OpenMP's functions at `me` and `team` tell
     which it is, and of how many. data: the kernel, how many tasks, their numbers, all 64-bit."""
     code = Function("share", ["data"], [], 4)
+    code.lasts = False
     kernel = code.op("load ptr, ptr %data")
     mine, all_of = (
         code.op(f"sext i32 {code.op(f'call i32 inttoptr (i64 {address} to ptr)()')} to i64") for address in (me, team)

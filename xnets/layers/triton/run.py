@@ -9,8 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from xnets.layers.dense import to_dense_weight
 from xnets.layers.direct.adjacency import Adjacency, adjacency_of
-from xnets.layers.kernels import Edges, to_dense_weight
+from xnets.layers.kernels import Edges
 from xnets.layers.triton import INTERPRETED, estimate, fan, group
 from xnets.layers.triton.geometry import Layer
 

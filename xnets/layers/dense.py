@@ -17,6 +17,8 @@ def to_dense_weight(weight: Tensor, edges: Edges) -> Tensor:
 
         return Scatter.apply(weight, edges.index, edges.n_in)
     window = weight.shape[2:] if edges.regular else weight.shape[1:]
+    if weight.is_meta and not torch.is_grad_enabled():  # there are no numbers, and torch's operators are slow to say so
+        return weight.new_empty(edges.n_out, edges.n_in, *window)
     if edges.regular:
         inputs = edges.index.repeat_interleave(edges.block, 0) if edges.block > 1 else edges.index
         outputs = torch.arange(edges.n_out, device=inputs.device).unsqueeze(1)

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from xnets.layers.direct.forked import ForkedLock
 from xnets.layers.direct.ir import Function
 from xnets.layers.direct.machine_code import kept
@@ -40,10 +38,13 @@ def _host() -> tuple[int, str]:
     return width, features.flatten()
 
 
-@torch.compiler.assume_constant_result
 def missing() -> str:
     """Why nothing can be compiled here, in a few words; "" if it can. The first to ask waits for llvmlite's import."""
     return _missing()
+
+
+# what torch.compiler.assume_constant_result sets; to call it imports torch._dynamo, which takes as long as torch
+missing._dynamo_marked_constant = True
 
 
 @functools.cache

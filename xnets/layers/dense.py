@@ -7,7 +7,7 @@ from torch import Tensor
 from xnets.layers.direct import MOST, missing
 from xnets.layers.kernels import Convolution, Edges, is_watched
 
-SMALL = 16_384  # numbers of a dense weight below which the call itself is what takes time
+SMALL = 1024  # numbers of a dense weight below which torch has the shortest call
 
 
 def to_dense_weight(weight: Tensor, edges: Edges) -> Tensor:

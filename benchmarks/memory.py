@@ -3,8 +3,8 @@
 For each network, dense, with the authors' masked layers, and as an X-Net by "auto", as it is and by for_training, all
 measured: the bytes of its parameters, gradients and momenta, of its buffers (graphs, masks, norms) and of what kernels
 keep of the graphs beside them (tables), and by how much two training steps raise a fresh process's largest resident
-set. Large blocks go back to the system when they are freed (MALLOC_MMAP_THRESHOLD_), so that it is what the step needs
-and not how glibc cuts it up.
+set. Blocks of 128 KiB and more, where glibc begins, go back to the system when they are freed, so that it is what the
+step needs and not how glibc cuts it up.
 """
 
 import argparse
@@ -89,11 +89,11 @@ def _resident() -> float:
 def rows(networks: list[str]) -> Iterator[list]:
     """Of the csv, each as it is measured."""
     with tempfile.TemporaryDirectory() as cache:
-        environment = {**os.environ, "XNETS_CACHE": cache, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+        environment = {**os.environ, "XNETS_CACHE": cache, "MALLOC_MMAP_THRESHOLD_": str(2**17)}
         for name in networks:
             for method in METHODS:
                 command = [sys.executable, "-m", "benchmarks.memory", "--one", name, method]
-                for _ in range(1 + (method in BY_AUTO)):  # the first measures kernels, dense ones too: not a usual step
+                for _ in range(1 + (method in BY_AUTO)):  # the first measures and compiles kernels: not a usual step
                     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
                 row = [name, BATCHES[name], method, *json.loads(done.stdout)]
                 print(*row, sep="  ", flush=True)

@@ -30,7 +30,7 @@ def double():
 @pytest.mark.parametrize(("shape", "stops"), [(Shape(nodes=1, tasks=2), 0), (Shape(nodes=2, tasks=1), 1)])
 def test_two_tasks_train_as_one_process_does(cluster, tiny, tiny_plan, tmp_path, double, shape, stops):
     run = tiny_plan.runs()[0]
-    run = replace(run, protocol=replace(run.protocol, batch_size=101, epochs=2 + 4 * stops))  # shared unevenly
+    run = replace(run, protocol=replace(run.protocol, batch_size=101, epochs=2 + 2 * stops))  # shared unevenly
     alone = Store(tmp_path / "alone")
     for task in ("train", "evaluate"):
         execute(task, run, alone, tiny.data_folder, torch.device("cpu"), 60)

@@ -153,6 +153,11 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch):
     assert cache_folder().name == "xnets"
 
 
+def test_a_cache_in_the_home_of_nobody(monkeypatch):
+    monkeypatch.setenv("XNETS_CACHE", "~nosuchuser/x")
+    assert cache_folder().name == "xnets"
+
+
 def test_measuring_is_not_seen_by_checkpoints_and_counters(monkeypatch):
     two_kernels(monkeypatch, 1, 3)
     layer, x = layer_and_image()

@@ -137,12 +137,64 @@ def test_edges_that_stand_twice_add_up():
     assert to_dense_weight(torch.tensor([[2.0, 3.0]]), edges).tolist() == [[0.0, 5.0]]
 
 
-@pytest.mark.parametrize("wrong", [-1, 8])
-def test_an_input_that_is_not_there_is_refused(wrong):
-    layer = ExpanderConv2d(8, 8, 3, degree=2, seed=0, kernel="dense")
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int16])
+def test_indices_of_another_dtype(dtype):
+    layer = ExpanderConv2d(8, 8, 3, degree=2, seed=0)
+    expected = layer.dense_weight()
+    layer.neighbours = layer.neighbours.to(dtype)
+    assert torch.equal(layer.dense_weight(), expected)
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (9, 2, 3, 3), (4, 2, 3, 3), (8, 1, 3, 3)])
+def test_a_weight_that_does_not_fit_the_graph_is_refused(shape, calls):
+    layer = ExpanderConv2d(8, 8, 3, degree=2, seed=0)
+    layer.weight = torch.nn.Parameter(torch.randn(shape))
+    with pytest.raises((IndexError, RuntimeError)):
+        layer.dense_weight()
+    assert not calls
+
+
+def test_a_graph_made_or_written_meanwhile(calls):
+    layer, x = ExpanderConv2d(8, 8, 3, degree=2, seed=0, kernel="dense"), torch.randn(1, 8, 5, 5)
+    expected = torch.autograd.grad(layer(x).sum(), layer.weight)[0]
+    y = layer(x)
+    layer.neighbours.copy_(layer.neighbours.flip(0))  # as load_state_dict does before a backward pass
+    assert torch.equal(torch.autograd.grad(y.sum(), layer.weight)[0], expected)
+    layer.neighbours.copy_(layer.neighbours.flip(0))
+    assert calls == ["scatter", "gather", "scatter", "gather"]
+    with torch.inference_mode():
+        layer.neighbours = layer.neighbours.clone()
+    assert torch.equal(torch.autograd.grad(layer(x).sum(), layer.weight)[0], expected)
+    assert len(calls) == 4, "no tensor of inference_mode is kept for a gradient"
+
+
+def test_memory_that_does_not_hold_the_numbers(calls):
+    weight, edges, gradient = drawn(9, 4, 1, 3, (3, 3), 5)
+    expected = by_hand(-weight, edges)
+    assert same_bits(to_dense_weight(torch._neg_view(weight), edges), expected)
+    assert not calls
+    whole = to_dense_weight(weight.requires_grad_(), edges)
+    (found,) = torch.autograd.grad(whole, weight, torch._neg_view(gradient), retain_graph=True)
+    assert torch.equal(found, gathered_by_hand(-gradient, edges))
+    (found,) = torch.autograd.grad(whole, weight, torch._efficientzerotensor(gradient.shape))
+    assert torch.equal(found, torch.zeros(weight.shape))
+
+
+@pytest.mark.parametrize("kernel", ["dense", "direct"])
+@pytest.mark.parametrize("wrong", [-1, 8, 10**9])
+def test_an_input_that_is_not_there_is_refused(wrong, kernel):
+    layer = ExpanderConv2d(8, 8, 3, padding=1, degree=2, seed=0, kernel=kernel)
     layer.neighbours[3, 1] = wrong
     with pytest.raises(IndexError, match=f"names inputs .*{wrong}.*0 to 7"):
         layer(torch.randn(1, 8, 5, 5))
+
+
+def test_an_input_written_past_torchs_counters_touches_no_memory_beside():
+    weight, edges, gradient = drawn(9, 4, 1, 3, (), 6)
+    edges.index[:, 0] = 10**6
+    with guarded(torch.empty_like(gradient), True) as whole:
+        scattered._run(scattered.scatter, weight, edges.index, whole)
+        assert same_bits(whole.clone(), by_hand(weight[:, 1:], edges._replace(index=edges.index[:, 1:])))
 
 
 def test_the_function_is_torchs():

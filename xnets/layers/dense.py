@@ -1,5 +1,7 @@
 """The kernel that computes every layer: its weight scattered to a dense one, and torch's convolution of that."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,12 +36,14 @@ def to_dense_weight(weight: Tensor, edges: Edges) -> Tensor:
 
 def _has_scatter(weight: Tensor, edges: Edges) -> bool:
     """Whether a kernel of ours does it, several times as fast as torch's operators and to the same bits."""
+    index = edges.index
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or not edges.regular or edges.double:
         return False
-    if is_watched(weight, edges.index) or weight.numel() == 0:
+    if index.device.type != "cpu" or index.dtype != torch.int32 or index.is_inference() or is_watched(weight, index):
         return False
-    dense = weight.numel() // weight.shape[1] * edges.n_in
-    return SMALL <= dense < MOST and not missing()
+    if index.shape != (edges.n_out // edges.block, weight.shape[1]) or weight.shape[0] != edges.n_out:
+        return False  # torch says what does not fit
+    return SMALL <= edges.n_out * edges.n_in * math.prod(weight.shape[2:]) < MOST and not missing()
 
 
 class DenseKernel:

@@ -61,7 +61,7 @@ def is_transformed() -> bool:
 
 def is_watched(*tensors: Tensor) -> bool:
     """Whether anyone looks at operators as they are called: torch.compile, torch.func and what batches gradients, a
-    dispatch mode, a tensor of another class, the profiler.
+    dispatch mode, a tensor of another class or whose memory does not hold its numbers, the profiler.
 
     If nobody does, an operator's functions may be called past torch's dispatcher, whose way through Python takes as
     long as a small layer.
@@ -71,7 +71,9 @@ def is_watched(*tensors: Tensor) -> bool:
     if torch.autograd._profiler_enabled() or torch._C._len_torch_dispatch_stack():
         return True
     batched = torch._C._functorch.is_legacy_batchedtensor  # by torch.autograd.grad's is_grads_batched
-    return any(type(t) not in (Tensor, torch.nn.Parameter) or batched(t) for t in tensors)
+    return any(
+        type(t) not in (Tensor, torch.nn.Parameter) or batched(t) or t.is_neg() or t._is_zerotensor() for t in tensors
+    )
 
 
 def owned(view: Tensor) -> Tensor:

@@ -71,11 +71,15 @@ class Adjacency:
     """The graph of one layer, as a matrix (n_out, n_in) and transposed; `index` (n_out, D) is int32.
 
     What is kept of a graph holds no reference to the layer's own index, which would never be freed: see `of`.
+    Raises IndexError if the index names inputs that are not there.
     """
 
     index: Tensor
 
     def __init__(self, index: Tensor, n_in: int, n_out: int) -> None:
+        found = index.numpy()
+        if found.size and not 0 <= found.min() <= found.max() < n_in:
+            raise IndexError(f"The graph names inputs {found.min()} to {found.max()}, the layer has 0 to {n_in - 1}.")
         self.block = block = n_out // index.shape[0]  # outputs that share their inputs
         self.n_in, self.n_out, self.degree = n_in, n_out, index.shape[1]
         whole = index.repeat_interleave(block, 0) if block > 1 else index

@@ -1,7 +1,7 @@
 """Machine code kept on disk, so that a machine compiles a kernel once, and not once in each process.
 
-One file for each kernel, named by all that its code depends on. A file that is damaged, or that somebody else could
-have written, counts as none: its code would be run.
+One file for each kernel, named by all that its code depends on. Code is run, so a file that is damaged or another
+kernel's, or that another user could have written, counts as none.
 """
 
 import contextlib
@@ -14,47 +14,57 @@ from pathlib import Path
 
 from xnets.cache import cache_folder
 
-DIGEST = 32  # bytes of SHA-256, with which a file begins
+READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+DIGEST = 32  # bytes of SHA-256 of key and code, with which a file begins
 
 
 def kept(key: str, make: Callable[[], bytes]) -> bytes:
     """The code of that key, a file's name. Made if there is none, and then kept where the disk lets us."""
     folder = cache_folder() / "kernels"
-    code = _read(folder / key)
+    code = None
+    with contextlib.suppress(OSError):
+        code = _read(folder, key)
     if code is None:
         code = make()
         with contextlib.suppress(OSError):
-            _write(folder / key, code)
+            _write(folder, key, code)
     return code
 
 
-def _read(path: Path) -> bytes | None:
-    with contextlib.suppress(OSError):
-        if _is_ours(path.parent) and _is_ours(path):
-            content = path.read_bytes()
-            digest, code = content[:DIGEST], content[DIGEST:]
-            if hashlib.sha256(code).digest() == digest:
-                return code
+def _read(folder: Path, key: str) -> bytes | None:
+    with contextlib.ExitStack() as stack:
+        # by descriptors: what a path names, others may change between two looks if a folder above is theirs
+        inside = None
+        if os.open in os.supports_dir_fd:
+            inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            stack.callback(os.close, inside)
+        name = key if inside is not None else folder / key
+        file = stack.enter_context(open(os.open(name, READ, dir_fd=inside), "rb"))
+        if (inside is None or _is_ours(os.fstat(inside))) and _is_ours(os.fstat(file.fileno())):
+            content = file.read()
+            if content[:DIGEST] == _digest(key, content[DIGEST:]):
+                return content[DIGEST:]
     return None
 
 
-def _is_ours(path: Path) -> bool:
+def _is_ours(found: os.stat_result) -> bool:
     """Whether nobody but this user (and root) can write there. Where users have no numbers (Windows): yes."""
-    if not hasattr(os, "getuid"):
+    if not hasattr(os, "geteuid"):
         return True
-    found = path.lstat()
-    return found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def _write(path: Path, code: bytes) -> None:
+def _write(folder: Path, key: str, code: bytes) -> None:
     """Whole or not at all; not flushed, since what a power cut leaves is found damaged."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not _is_ours(path.parent):
-        return
-    descriptor, name = tempfile.mkstemp(dir=path.parent)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(hashlib.sha256(code).digest() + code)
-        os.replace(name, path)
+            file.write(_digest(key, code) + code)
+        os.replace(name, folder / key)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _digest(key: str, code: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + code).digest()

@@ -19,7 +19,7 @@ SHARING = 24  # from this compression on, outputs share too few inputs for group
 NEAR = 16 * 1024  # floats of input that shall stay close to the core
 GROUPED = 8 * 1024  # as NEAR, where several outputs are summed at once
 LYING = 12  # edges for each channel of x and y up to which images are read as they lie
-MOST_CHUNKS, FEWEST_EDGES = 4, 16  # of each output in a chunk
+FEWEST_EDGES = 16  # of an output in a chunk
 
 
 class Columns(NamedTuple):
@@ -114,9 +114,11 @@ def _shared(x: Columns, weight: Tensor, adjacency: Adjacency, group: int, y: Col
 def _chunks_of_grouped(n: int, tile: int, degree: int) -> int:
     """Of n columns of the matrix, whose rows have so many edges, some of which are summed at once over `tile` floats.
 
-    Close to the core, but not too few edges in a chunk, nor sums to be read and written too often.
+    Close to the core, but not too few edges in a chunk, nor sums to be read and written too often: where two outputs
+    are summed at once, more are worth it than where four are.
     """
-    return max(1, min(-(-n * tile // GROUPED), MOST_CHUNKS, degree // FEWEST_EDGES))
+    most = 16 // _at_once()
+    return max(1, min(-(-n * tile // GROUPED), most, degree // FEWEST_EDGES))
 
 
 def _grouped(x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Columns, threads: int) -> None:

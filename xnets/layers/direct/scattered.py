@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xnets.layers.direct.adjacency import adjacency_of
 from xnets.layers.direct.ir import Function
 from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.threads import addresses, in_parallel, parts, threads_for
@@ -53,8 +54,9 @@ def _each_edge(
         weights = code.at("%weights", code.mul(o, filters))
         inputs = code.at("%index", code.mul(code.op(f"sdiv i64 {o}, %block"), "%degree"), "i32")
         with code.loop(0, "%degree") as e:
-            place = code.mul(code.load_int(inputs, e), window)
-            move(code, code.at(weights, code.mul(e, window)), code.at(row, place))
+            channel = code.load_int(inputs, e)
+            with code.when(code.op(f"icmp ult i64 {channel}, %n_in")):  # whatever was written past torch's counters
+                move(code, code.at(weights, code.mul(e, window)), code.at(row, code.mul(channel, window)))
     return code
 
 
@@ -70,16 +72,16 @@ def _copy(code: Function, source: str, target: str, count: int) -> None:
 
 
 class Scatter(torch.autograd.Function):
-    """weight (n_out, D, *k) and index (n_out / block, D), int32 -> (n_out, n_in, *k); no edge may stand twice."""
+    """weight (n_out, D, *k) and index (n_out / block, D), int32, of inputs below n_in -> (n_out, n_in, *k); no edge may
+    stand twice. An input that is not there is an IndexError."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, index: Tensor, n_in: int) -> Tensor:
-        low, high = torch.aminmax(index)
-        if low < 0 or high >= n_in:
-            raise IndexError(f"The graph names inputs {int(low)} to {int(high)}, the layer has 0 to {n_in - 1}.")
+        adjacency_of(index, n_in, weight.shape[0])  # has looked whether all inputs are there
         dense = weight.new_empty(weight.shape[0], n_in, *weight.shape[2:])
         _run(scatter, weight, index, dense)
-        ctx.save_for_backward(index)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(index.clone())  # DDP and load_state_dict write to buffers before a backward pass
         return dense
 
     @staticmethod
@@ -95,7 +97,7 @@ class Scatter(torch.autograd.Function):
 def at_edges(dense: Tensor, index: Tensor) -> Tensor:
     """(n_out, n_in, *k) -> (n_out, D, *k), by torch's operators, which have gradients themselves."""
     inputs = index.long().repeat_interleave(dense.shape[0] // index.shape[0], 0)
-    return dense[torch.arange(dense.shape[0]).unsqueeze(1), inputs]
+    return dense[torch.arange(dense.shape[0], device=dense.device).unsqueeze(1), inputs]
 
 
 def _run(generate: Callable[[int, int], Function], weight: Tensor, index: Tensor, dense: Tensor) -> None:

@@ -154,6 +154,15 @@ def test_a_weight_that_does_not_fit_the_graph_is_refused(shape, calls):
     assert not calls
 
 
+@pytest.mark.parametrize("rows", [7, 4, 9])
+@pytest.mark.parametrize("kernel", ["dense", "direct"])
+def test_a_graph_that_does_not_fit_the_weight_is_refused(kernel, rows):
+    layer = ExpanderConv2d(8, 8, 3, padding=1, degree=2, seed=0, kernel=kernel)
+    layer.neighbours = layer.neighbours.repeat(2, 1)[:rows]
+    with pytest.raises((IndexError, RuntimeError)):
+        layer(torch.randn(1, 8, 5, 5))
+
+
 def test_a_graph_made_or_written_meanwhile(calls):
     layer, x = ExpanderConv2d(8, 8, 3, degree=2, seed=0, kernel="dense"), torch.randn(1, 8, 5, 5)
     expected = torch.autograd.grad(layer(x).sum(), layer.weight)[0]
@@ -180,9 +189,11 @@ def test_memory_that_does_not_hold_the_numbers(calls):
     assert torch.equal(found, torch.zeros(weight.shape))
 
 
+@pytest.mark.parametrize("small", [0, 10**9])
 @pytest.mark.parametrize("kernel", ["dense", "direct"])
 @pytest.mark.parametrize("wrong", [-1, 8, 10**9])
-def test_an_input_that_is_not_there_is_refused(wrong, kernel):
+def test_an_input_that_is_not_there_is_refused(wrong, kernel, small, monkeypatch):
+    monkeypatch.setattr(dense, "SMALL", small)
     layer = ExpanderConv2d(8, 8, 3, padding=1, degree=2, seed=0, kernel=kernel)
     layer.neighbours[3, 1] = wrong
     with pytest.raises(IndexError, match=f"names inputs .*{wrong}.*0 to 7"):
@@ -195,6 +206,10 @@ def test_an_input_written_past_torchs_counters_touches_no_memory_beside():
     with guarded(torch.empty_like(gradient), True) as whole:
         scattered._run(scattered.scatter, weight, edges.index, whole)
         assert same_bits(whole.clone(), by_hand(weight[:, 1:], edges._replace(index=edges.index[:, 1:])))
+    edges.index[:, 0] = 0
+    weight = torch.randn(weight.shape, requires_grad=True)
+    whole = to_dense_weight(weight, edges._replace(index=edges.index.sort(dim=1).values))
+    assert torch.autograd.grad(whole, weight, torch.ones_like(whole))[0].eq(1).all()
 
 
 def test_the_function_is_torchs():

@@ -113,6 +113,20 @@ def test_what_another_user_owns_is_not_run(folder, which):
     assert kept("key", lambda: b"ours") == b"ours"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files here")
+@pytest.mark.parametrize("make", ["mkdir", "mkfifo"])
+def test_what_is_no_file_is_not_waited_for_nor_left_open(folder, make):
+    kept("other", lambda: b"code")
+    getattr(os, make)(folder / "key")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        assert kept("key", lambda: b"code") == b"code"
+        if make == "mkfifo":  # it was replaced by a file
+            (folder / "key").unlink()
+            os.mkfifo(folder / "key")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_disk_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XNETS_CACHE", str(tmp_path / "file" / "below"))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xnets.layers.direct import MOST, missing
-from xnets.layers.kernels import Convolution, Edges, is_watched
+from xnets.layers.kernels import Convolution, Edges, check_inputs, is_watched
 
 SMALL = 1024  # numbers of a dense weight below which torch has the shortest call
 
@@ -15,13 +15,16 @@ SMALL = 1024  # numbers of a dense weight below which torch has the shortest cal
 def to_dense_weight(weight: Tensor, edges: Edges) -> Tensor:
     """Scatter a condensed weight to (n_out, n_in, *k), zero where there is no edge. Its gradient is a gather."""
     if _has_scatter(weight, edges):
-        from xnets.layers.direct.scattered import Scatter
+        from xnets.layers.direct.scattered import Scatter, scattered
 
-        return Scatter.apply(weight, edges.index, edges.n_in)
+        scatter = Scatter.apply if torch.is_grad_enabled() and weight.requires_grad else scattered
+        return scatter(weight, edges.index, edges.n_in)
     window = weight.shape[2:] if edges.regular else weight.shape[1:]
     if weight.is_meta and not torch.is_grad_enabled():  # there are no numbers, and torch's operators are slow to say so
         return weight.new_empty(edges.n_out, edges.n_in, *window)
     if edges.regular:
+        if edges.index.device.type == "cpu" and not is_watched(edges.index):
+            check_inputs(edges.index, edges.n_in)  # one too large would be in the next output's row
         inputs = edges.index.repeat_interleave(edges.block, 0) if edges.block > 1 else edges.index
         outputs = torch.arange(edges.n_out, device=inputs.device).unsqueeze(1)
         rows = (outputs * edges.n_in + inputs).flatten()
@@ -39,7 +42,9 @@ def _has_scatter(weight: Tensor, edges: Edges) -> bool:
     index = edges.index
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or not edges.regular or edges.double:
         return False
-    if index.device.type != "cpu" or index.dtype != torch.int32 or index.is_inference() or is_watched(weight, index):
+    if weight.layout != torch.strided or index.layout != torch.strided:
+        return False
+    if is_watched(weight, index) or index.device.type != "cpu" or index.dtype != torch.int32 or index.is_inference():
         return False
     if index.shape != (edges.n_out // edges.block, weight.shape[1]) or weight.shape[0] != edges.n_out:
         return False  # torch says what does not fit

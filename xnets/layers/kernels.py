@@ -76,6 +76,13 @@ def is_watched(*tensors: Tensor) -> bool:
     )
 
 
+def check_inputs(index: Tensor, n_in: int) -> None:
+    """Raises IndexError if a regular graph's index, on a CPU, names inputs that are not there."""
+    found = index.detach().numpy()
+    if found.size and not 0 <= found.min() <= found.max() < n_in:
+        raise IndexError(f"The graph names inputs {found.min()} to {found.max()}, the layer has 0 to {n_in - 1}.")
+
+
 def owned(view: Tensor) -> Tensor:
     """The same numbers, but no view: autograd lets no one (an in-place ReLU) change a view that an operator returns."""
     return view.new_empty(0).set_(view.untyped_storage(), view.storage_offset(), view.shape, view.stride())

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from xnets.layers.direct.forked import ForkedLock
+from xnets.layers.kernels import check_inputs
 
 MOST_GROUPED = 2**15  # columns, and half of a group's edges
 AT_ONCE = 2**16  # edges that are grouped at a time
@@ -77,9 +78,7 @@ class Adjacency:
     index: Tensor
 
     def __init__(self, index: Tensor, n_in: int, n_out: int) -> None:
-        found = index.numpy()
-        if found.size and not 0 <= found.min() <= found.max() < n_in:
-            raise IndexError(f"The graph names inputs {found.min()} to {found.max()}, the layer has 0 to {n_in - 1}.")
+        check_inputs(index, n_in)
         self.block = block = n_out // index.shape[0]  # outputs that share their inputs
         self.n_in, self.n_out, self.degree = n_in, n_out, index.shape[1]
         whole = index.repeat_interleave(block, 0) if block > 1 else index

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from xnets.cache import cache_folder
 
-READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+READ = os.O_RDONLY  # no links, no waiting for what is no file; Windows has neither, and would change ends of lines
+for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
+    READ |= getattr(os, flag, 0)
 DIGEST = 32  # bytes of SHA-256 of key and code, with which a file begins
 
 
@@ -38,10 +40,12 @@ def _read(folder: Path, key: str) -> bytes | None:
         if os.open in os.supports_dir_fd:
             inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             stack.callback(os.close, inside)
-        name = key if inside is not None else folder / key
-        file = stack.enter_context(open(os.open(name, READ, dir_fd=inside), "rb"))
-        if (inside is None or _is_ours(os.fstat(inside))) and _is_ours(os.fstat(file.fileno())):
-            content = file.read()
+        file = os.open(key if inside is not None else folder / key, READ, dir_fd=inside)
+        stack.callback(os.close, file)
+        found = os.fstat(file)
+        if (inside is None or _is_ours(os.fstat(inside))) and _is_ours(found) and stat.S_ISREG(found.st_mode):
+            with open(file, "rb", closefd=False) as opened:
+                content = opened.read()
             if content[:DIGEST] == _digest(key, content[DIGEST:]):
                 return content[DIGEST:]
     return None
@@ -67,4 +71,4 @@ def _write(folder: Path, key: str, code: bytes) -> None:
 
 
 def _digest(key: str, code: bytes) -> bytes:
-    return hashlib.sha256(key.encode() + code).digest()
+    return hashlib.sha256(key.encode() + b"\n" + code).digest()

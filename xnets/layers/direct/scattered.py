@@ -71,25 +71,29 @@ def _copy(code: Function, source: str, target: str, count: int) -> None:
         first += piece
 
 
-class Scatter(torch.autograd.Function):
+def scattered(weight: Tensor, index: Tensor, n_in: int) -> Tensor:
     """weight (n_out, D, *k) and index (n_out / block, D), int32, of inputs below n_in -> (n_out, n_in, *k); no edge may
     stand twice. An input that is not there is an IndexError."""
+    adjacency_of(index, n_in, weight.shape[0])  # has looked whether all inputs are there
+    dense = weight.new_empty(weight.shape[0], n_in, *weight.shape[2:])
+    _run(scatter, weight, index, dense)
+    return dense
+
+
+class Scatter(torch.autograd.Function):
+    """`scattered` with its gradient."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, index: Tensor, n_in: int) -> Tensor:
-        adjacency_of(index, n_in, weight.shape[0])  # has looked whether all inputs are there
-        dense = weight.new_empty(weight.shape[0], n_in, *weight.shape[2:])
-        _run(scatter, weight, index, dense)
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(index.clone())  # DDP and load_state_dict write to buffers before a backward pass
-        return dense
+        ctx.save_for_backward(index.clone())  # DDP and load_state_dict write to buffers before a backward pass
+        return scattered(weight, index, n_in)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (index,) = ctx.saved_tensors
         if torch.is_grad_enabled() or is_watched(gradient):  # for a gradient of this gradient: by torch
             return at_edges(gradient, index), None, None
-        weight = gradient.new_empty(gradient.shape[0], index.shape[1], *gradient.shape[2:])
+        weight = gradient.new_zeros(gradient.shape[0], index.shape[1], *gradient.shape[2:])
         _run(gather, weight, index, gradient)
         return weight, None, None
 

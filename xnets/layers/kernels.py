@@ -1,4 +1,4 @@
-"""How a condensed layer is computed. A kernel is one object; faster ones register beside these.
+"""How a condensed layer is computed. A kernel is one object; xnets.layers names those there are.
 
 The condensed weight holds one k x k filter per edge and nothing else:
     regular graph    weight (n_out, D, *k)   index (n_out / block, D), the sorted inputs of each output (or block)

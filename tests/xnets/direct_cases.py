@@ -28,6 +28,17 @@ def computes_any_size(module):
     return any_size
 
 
+@contextlib.contextmanager
+def on_threads(number):
+    """So many threads in here."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def problem(n_in, rows, block, degree, window, batch, size, seed=0, double=False, stride=1):
     """x, weight, edges, upstream gradient, whose size tells the stride."""
     how = SAME[window]._replace(stride=(stride, stride)) if window else None

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.xnets.direct_cases import guarded, needs_llvmlite
+from tests.xnets.direct_cases import guarded, needs_llvmlite, on_threads
 from xnets import ExpanderConv2d
 from xnets.layers import dense
 from xnets.layers.dense import to_dense_weight
@@ -83,14 +83,10 @@ def test_edges_land_where_they_belong(width, n_in, rows, block, part, window, se
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_share_the_outputs(threads):
     weight, edges, gradient = drawn(1500, 1501, 1, 3, (), 0)  # of more than threads_for calls small
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads)
-        weight.requires_grad_()
+    weight.requires_grad_()
+    with on_threads(threads):
         whole = to_dense_weight(weight, edges)
         (found,) = torch.autograd.grad(whole, weight, gradient)
-    finally:
-        torch.set_num_threads(before)
     assert same_bits(whole.detach(), by_hand(weight.detach(), edges))
     assert same_bits(found, gathered_by_hand(gradient, edges))
 
@@ -206,10 +202,18 @@ def test_an_input_written_past_torchs_counters_touches_no_memory_beside():
     with guarded(torch.empty_like(gradient), True) as whole:
         scattered._run(scattered.scatter, weight, edges.index, whole)
         assert same_bits(whole.clone(), by_hand(weight[:, 1:], edges._replace(index=edges.index[:, 1:])))
-    edges.index[:, 0] = 0
-    weight = torch.randn(weight.shape, requires_grad=True)
-    whole = to_dense_weight(weight, edges._replace(index=edges.index.sort(dim=1).values))
-    assert torch.autograd.grad(whole, weight, torch.ones_like(whole))[0].eq(1).all()
+
+
+def test_the_gradient_of_such_an_input_is_zero():
+    weight, edges, gradient = drawn(9, 4, 1, 3, (3, 3), 6)
+    weight.requires_grad_()
+    expected = torch.autograd.grad(to_dense_weight(weight, edges), weight, gradient)[0]
+    edges.index.data[3, 1] = 10**6
+    whole = to_dense_weight(weight, edges)
+    torch.full(weight.shape, float("nan"))  # what the next tensor of this size would hold, were it left as it is
+    (found,) = torch.autograd.grad(whole, weight, gradient)
+    expected[3, 1] = 0
+    assert same_bits(found, expected)
 
 
 def test_the_function_is_torchs():

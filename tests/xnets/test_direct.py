@@ -11,7 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.xnets.direct_cases import assert_right, computed, expected, guarded, how_of, needs_llvmlite, problem
+from tests.xnets.direct_cases import (
+    assert_right,
+    computed,
+    expected,
+    guarded,
+    how_of,
+    needs_llvmlite,
+    on_threads,
+    problem,
+)
 from xnets import ExpanderConv2d, ExpanderLinear
 from xnets.layers.direct import DirectKernel
 
@@ -242,13 +251,9 @@ def test_same_bits_from_run_to_run_and_for_any_number_of_threads(name, monkeypat
     monkeypatch.setattr(threads, "SMALL", 0)
     case = problem(*BIG[name])
     first = computed(*case)
-    before = torch.get_num_threads()
     for number in (1, 2, 3, 7):
-        torch.set_num_threads(number)
-        try:
+        with on_threads(number):
             again = computed(*case)
-        finally:
-            torch.set_num_threads(before)
         for a, b in zip(first, again, strict=True):
             assert torch.equal(a, b)
     assert_right(case)

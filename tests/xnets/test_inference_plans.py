@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import xnets
-from tests.xnets.direct_cases import needs_llvmlite
+from tests.xnets.direct_cases import needs_llvmlite, on_threads
 from tests.xnets.inference_cases import (
     NETWORKS,
     assert_same,
@@ -57,13 +57,9 @@ def test_same_bits_from_run_to_run_and_for_any_number_of_threads(name, monkeypat
     model, x = built(name)
     network = for_inference_direct(model, x)
     first = network(x)
-    before = torch.get_num_threads()
     for number in (1, 2, 3):
-        torch.set_num_threads(number)
-        try:
+        with on_threads(number):
             again = network(x)
-        finally:
-            torch.set_num_threads(before)
         assert torch.equal(first, again)
     assert_same(first, output(model, x))
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.xnets.direct_cases import computes_any_size, needs_llvmlite
+from tests.xnets.direct_cases import computes_any_size, needs_llvmlite, on_threads
 from xnets import for_inference, for_training, kernels
 from xnets.layers import MaxPool, max_pool
 from xnets.layers.direct import jit
@@ -57,12 +57,8 @@ def test_the_bits_of_torch_with_narrow_vectors(width, size, monkeypatch):
 
 @pytest.mark.parametrize("threads", [2, 3])
 def test_the_number_of_threads_changes_nothing(threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         assert_as_torch(drawn((32, 70, 33, 34)))  # large enough to be shared, and no multiple of anything
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_gradients_of_gradients():

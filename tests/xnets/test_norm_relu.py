@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.xnets.direct_cases import computes_any_size, needs_llvmlite
+from tests.xnets.direct_cases import computes_any_size, needs_llvmlite, on_threads
 from xnets import for_inference, for_training, kernels
 from xnets.layers import NormReLU, norm_relu
 from xnets.layers.direct import jit
@@ -120,12 +120,8 @@ def test_the_number_of_threads_changes_no_bit(threads, last):
     norm, x, upstream = drawn(64, 83, 16, 16)  # large enough to be shared
     x = laid_out(x, last)
     alone = passed(NormReLU(copy.deepcopy(norm), True), x, upstream)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         together = passed(NormReLU(copy.deepcopy(norm), True), x, upstream)
-    finally:
-        torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 

@@ -151,13 +151,12 @@ def test_wrong_seeds_are_refused(run, seeds):
 
 
 def test_training_learns_and_leaves_the_model(run, digits, tmp_path):
-    run = replace(run, protocol=replace(SHORT, epochs=6, batch_size=64))
+    run = replace(run, protocol=replace(SHORT, epochs=10, batch_size=64))  # with 6, one seed in six would fall short
     told = []
     result = train(run, digits, tmp_path, CPU, on_epoch=told.append)
     assert told == result["epochs"]
-    assert [record["epoch"] for record in told] == list(range(6))
-    # 0.40 to 0.70 with other seeds or another machine's bits; what does not learn stays at 1.
-    assert told[-1]["train_loss"] < 0.85 * told[0]["train_loss"]
+    assert [record["epoch"] for record in told] == list(range(10))
+    assert told[-1]["train_loss"] < 0.7 * told[0]["train_loss"]
     assert not (tmp_path / CHECKPOINT).exists()
     seen = evaluate_run(run, digits, tmp_path, CPU)
     assert seen["weights_sha256"] == result["weights_sha256"]

@@ -4,25 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xnets.layers.kernels import Convolution, Edges
+from xnets.layers.kernels import ComputesAll, Convolution, Edges
 
 
-class Algorithm1Kernel:
+class Algorithm1Kernel(ComputesAll):
     """The paper's Algorithm 1: for every output select its D input channels, then convolve them with its own filter.
 
     A reference to read and to test against: the selected channels take n_out D / n_in times the input's memory.
     """
 
-    competes = False
-    device = None
-
-    def refuses(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> str:
-        """Nothing."""
-        return ""
-
-    def prefers(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> bool:
-        """Never: it is slow."""
-        return False
+    competes = False  # it is slow
 
     def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, how: Convolution) -> Tensor:
         """See Kernel."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xnets.layers.direct import MOST, missing
-from xnets.layers.kernels import Convolution, Edges, check_inputs, is_watched
+from xnets.layers.kernels import ComputesAll, Convolution, Edges, check_inputs, is_watched
 
 SMALL = 1024  # numbers of a dense weight below which torch has the shortest call
 
@@ -46,24 +46,15 @@ def _has_scatter(weight: Tensor, edges: Edges) -> bool:
         return False
     if is_watched(weight, index) or index.device.type != "cpu" or index.dtype != torch.int32 or index.is_inference():
         return False
-    if index.shape != (edges.n_out // edges.block, weight.shape[1]) or weight.shape[0] != edges.n_out:
-        return False  # torch says what does not fit
+    if not edges.fit(weight):  # torch says what does not
+        return False
     return SMALL <= edges.n_out * edges.n_in * math.prod(weight.shape[2:]) < MOST and not missing()
 
 
-class DenseKernel:
+class DenseKernel(ComputesAll):
     """Scatter the weight to a dense one and let cuDNN, oneDNN or BLAS do the rest: correct for every case."""
 
     competes = True
-    device = None
-
-    def refuses(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> str:
-        """Nothing: what no other kernel computes is its."""
-        return ""
-
-    def prefers(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> bool:
-        """Never faster than itself."""
-        return False
 
     def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, how: Convolution) -> Tensor:
         """See Kernel."""

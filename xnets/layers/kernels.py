@@ -23,6 +23,10 @@ class Edges(NamedTuple):
     block: int  # outputs that share one row of the index; 1 for the paper's graphs
     double: bool  # whether some edge stands twice (sampling with replacement): its filters add up
 
+    def fit(self, weight: Tensor) -> bool:
+        """Whether weight (n_out, D, *k) has a filter for each edge of this regular graph, and no more."""
+        return weight.shape[:2] == (self.n_out, *self.index.shape[1:]) and len(self.index) * self.block == self.n_out
+
 
 class Convolution(NamedTuple):
     """Geometry of a convolution, as torch.nn.functional.conv2d takes it."""
@@ -49,6 +53,20 @@ class Kernel(Protocol):
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges) -> Tensor:
         """(..., n_in) -> (..., n_out)."""
+
+
+class ComputesAll:
+    """What kernels share that compute every layer, and are never the fastest by their own account."""
+
+    device = None
+
+    def refuses(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> str:
+        """Nothing."""
+        return ""
+
+    def prefers(self, x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None) -> bool:
+        """Never."""
+        return False
 
 
 def is_transformed() -> bool:

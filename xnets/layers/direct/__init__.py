@@ -60,8 +60,8 @@ def why_not(x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None = N
         return f"only float32 or bfloat16, not {' with '.join(sorted(str(t).removeprefix('torch.') for t in dtypes))}"
     if not edges.regular:
         return "only where all outputs have one degree"
-    if weight.shape[:2] != (edges.n_out, *edges.index.shape[1:]) or len(edges.index) * edges.block != edges.n_out:
-        return "weight and graph differ in size"
+    if not edges.fit(weight):
+        return "weight and graph differ in degree or outputs"
     if x.numel() == 0 or max(x.numel(), weight.numel()) >= MOST:
         return "not for empty or very large tensors"
     if not x.is_contiguous() and not (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):

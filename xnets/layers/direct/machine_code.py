@@ -14,9 +14,8 @@ from pathlib import Path
 
 from xnets.cache import cache_folder
 
-READ = os.O_RDONLY  # no links, no waiting for what is no file; Windows has neither, and would change ends of lines
-for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
-    READ |= getattr(os, flag, 0)
+# no links, no waiting for what is no file; Windows has neither, and would change ends of lines
+READ = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 DIGEST = 32  # bytes of SHA-256 of key and code, with which a file begins
 
 

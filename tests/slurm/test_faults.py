@@ -158,7 +158,7 @@ def test_diverging_runs_do_not_stop_their_job(sweep):
     scales.write_text(
         scales.read_text().replace("max_lr: 0.02, augmentation: crop-1}", "max_lr: 1.0e+20, augmentation: crop-1}")
     )
-    write_preset(sweep.clone.folder, minutes_per_job=20, runs_at_once=2, cpus=2, gpus=1)
+    write_preset(sweep.clone.folder, minutes_per_job=20, runs_at_once=2, cpus=2, gpus=1, memory_gb=3)
     output = ended(sweep.train(), status=2)
     assert "3 of 3 runs failed" in output
     assert output.count("its loss was no longer a number") >= 3

@@ -22,7 +22,7 @@ TENSORS = (Tensor, torch.nn.Parameter)
 SMALL = 300_000  # multiply-adds below which the call itself is what takes time, and dense has the shortest
 
 _auto_means = [AUTO]  # set by `kernels`
-_known: dict[str, "Choice"] = {}  # of this process
+_known: dict[tuple, "Choice"] = {}  # of this process
 
 
 class Choice(NamedTuple):
@@ -118,10 +118,20 @@ def choose(name: str, call: Call) -> Choice:
         return Choice(wanted, "named", {}, {})
     if not _can_measure(call):
         return _guess(call)
-    key = case(call)
-    if key not in _known:
-        _known[key] = _find(key, call)
-    return _known[key]
+    key = _key(call)
+    found = _known.get(key)
+    if found is None:
+        found = _known[key] = _find(case(call), call)
+    return found
+
+
+def _key(call: Call) -> tuple:
+    """All that `case` says, in less time: this is asked for with every call of a layer."""
+    x, weight = call.x, call.weight
+    cast = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else None
+    wanted, threads = gradients_wanted(call), torch.get_num_threads()
+    about_x = x.shape, x.stride(), x.dtype, x.device
+    return *about_x, weight.shape, weight.dtype, call.edges[1:], call.how, cast, wanted, threads
 
 
 def _find(key: str, call: Call) -> Choice:

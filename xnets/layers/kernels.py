@@ -25,7 +25,8 @@ class Edges(NamedTuple):
 
     def fit(self, weight: Tensor) -> bool:
         """Whether weight (n_out, D, *k) has a filter for each edge of this regular graph, and no more."""
-        return weight.shape[:2] == (self.n_out, *self.index.shape[1:]) and len(self.index) * self.block == self.n_out
+        lists, *degree = self.index.shape
+        return weight.shape[:2] == (self.n_out, *degree) and lists * self.block == self.n_out
 
 
 class Convolution(NamedTuple):
@@ -89,9 +90,10 @@ def is_watched(*tensors: Tensor) -> bool:
     if torch.autograd._profiler_enabled() or torch._C._len_torch_dispatch_stack():
         return True
     batched = torch._C._functorch.is_legacy_batchedtensor  # by torch.autograd.grad's is_grads_batched
-    return any(
-        type(t) not in (Tensor, torch.nn.Parameter) or batched(t) or t.is_neg() or t._is_zerotensor() for t in tensors
-    )
+    for t in tensors:
+        if type(t) not in (Tensor, torch.nn.Parameter) or batched(t) or t.is_neg() or t._is_zerotensor():
+            return True
+    return False
 
 
 def check_inputs(index: Tensor, n_in: int) -> None:

@@ -88,6 +88,6 @@ def _with_bias(
     x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, shape: tuple[int, ...], stride: int = 1
 ) -> Tensor:
     dtype = _cast(x.dtype)
-    x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    x, weight = (t if t.dtype == dtype else t.to(dtype) for t in (x, weight))
     y = apply(x, weight, edges.index, stride)
-    return y if bias is None else y + bias.view(shape)
+    return y if bias is None else y + bias.to(dtype).view(shape)

@@ -1,6 +1,8 @@
 """What the kernels need of a graph beyond its index, computed once for each graph and kept while it lives."""
 
-import copy
+import functools
+import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,10 +11,12 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from xnets.layers.direct.forked import ForkedLock
+from xnets.layers.direct.jit import vector_width
 from xnets.layers.kernels import check_inputs
 
 MOST_GROUPED = 2**15  # columns, and half of a group's edges
 AT_ONCE = 2**16  # edges that are grouped at a time
+MOST_PLANS = 256  # of a graph: batches of ever new sizes shall not fill the memory
 
 
 class Grouped(NamedTuple):
@@ -37,20 +41,23 @@ class Rows(NamedTuple):
     order: Tensor | None  # (M,) int32, which edge stands at each place; None if all stand where the layer has them
 
     def sorted(self, weight: Tensor) -> Tensor:
-        """The layer's filters (M, ...) as the rows have them."""
+        """The layer's filters as the rows have them (M, ...)."""
         if self.order is None:
             return weight
-        if weight.dim() > 1:
-            return weight.index_select(0, self.order)
-        return torch.from_numpy(weight.numpy().take(self.order.numpy()))  # twice as fast for single numbers
+        edges = weight.view(len(self.order), -1)
+        if edges.shape[1] > 1:
+            return edges.index_select(0, self.order)
+        return torch.from_numpy(edges.numpy().take(self.order.numpy()))  # twice as fast for single numbers
 
-    def restored(self, gradient: Tensor) -> Tensor:
-        """Of filters as the rows have them (M, ...) -> as the layer has them."""
-        if self.order is None:
-            return gradient
-        restored = torch.empty_like(gradient)
-        restored[self.order] = gradient
-        return restored
+    def columns_or(self, index: Tensor) -> Tensor:
+        """The columns; those of outputs that stand in order are the graph's index."""
+        return index if self.columns is None else self.columns
+
+    def restore(self, found: Tensor, gradient: Tensor) -> None:
+        """found, of filters as the rows have them (M, ...) -> gradient, as the layer has them; the same if they are."""
+        if self.order is not None:
+            edges = len(self.order)
+            gradient.view(edges, -1)[self.order] = found.view(edges, -1)
 
 
 class Segments(NamedTuple):
@@ -71,7 +78,8 @@ class Segments(NamedTuple):
 class Adjacency:
     """The graph of one layer, as a matrix (n_out, n_in) and transposed; `index` (n_out, D) is int32.
 
-    What is kept of a graph holds no reference to the layer's own index, which would never be freed: see `of`.
+    What is kept of a graph holds no reference to the layer's own index, which would never be freed: see `of`. Tables
+    are never replaced, since others know their addresses: of two threads that make one, the first one's is kept.
     Raises IndexError if the index names inputs that are not there.
     """
 
@@ -87,6 +95,7 @@ class Adjacency:
             whole = whole.clone()
         self._own = None if whole.data_ptr() == index.data_ptr() else whole
         self.kept: dict[Any, Any] = {}  # what others compute of the graph, under keys of theirs
+        self.plans: dict[Any, Any] = {}  # see `planned`
         self._rows: dict[str, Rows] = {}
         self._grouped: dict[tuple[bool, int, int], Grouped] = {}
         self._segments: dict[tuple[bool, int, int], Segments] = {}
@@ -94,8 +103,8 @@ class Adjacency:
 
     def of(self, index: Tensor) -> "Adjacency":
         """The same, with the layer's index for as long as it is used; all that is computed is kept by both."""
-        mine = copy.copy(self)
-        mine.index = index if self._own is None else self._own
+        mine = object.__new__(type(self))
+        mine.__dict__.update(self.__dict__, index=index if self._own is None else self._own)
         return mine
 
     def made_from(self, index: Tensor) -> bool:
@@ -115,7 +124,8 @@ class Adjacency:
             shape = (self.n_in, self.n_out) if transposed else (self.n_out, self.n_in)
             found = group_rows(rows, columns, *shape, group, chunks)
             order = found.order % (self.degree if transposed else group * self.degree)
-            self._grouped[key] = found._replace(columns=found.columns.to(torch.int16), order=order.to(torch.int16))
+            found = found._replace(columns=found.columns.to(torch.int16), order=order.to(torch.int16))
+            self._grouped.setdefault(key, found)
         return self._grouped[key]
 
     def segments(self, transposed: bool, chunk: int, block: int) -> Segments:
@@ -129,7 +139,7 @@ class Adjacency:
                 bounds = segment_bounds(rows, chunk, -(-self.n_in // chunk))
                 lengths, starts = np.diff(bounds), bounds[:, :-1]
             cut = cut_rows(rows, lengths, starts, block)
-            self._segments[key] = cut if transposed else cut._replace(rows=None)
+            self._segments.setdefault(key, cut if transposed else cut._replace(rows=None))
         found = self._segments[key]
         return found if transposed else found._replace(rows=self.rows)
 
@@ -139,7 +149,7 @@ class Adjacency:
         if key not in self._bounds:
             rows, n_columns = (self.transposed, self.n_out) if transposed else (self.rows, self.n_in)
             bounds = segment_bounds(rows, -(-n_columns // chunks), chunks)
-            self._bounds[key] = torch.from_numpy(bounds.astype(np.int32))
+            self._bounds.setdefault(key, torch.from_numpy(bounds.astype(np.int32)))
         return self._bounds[key]
 
     def _transposed_by_chunks(self, chunk: int) -> tuple[Rows, np.ndarray, np.ndarray]:
@@ -160,16 +170,22 @@ class Adjacency:
     @property
     def rows(self) -> Rows:
         """Rows are outputs, columns are inputs in rising order."""
+        found = self.stored_rows(False)
+        return found._replace(columns=self.index.view(-1)) if found.columns is None else found
+
+    def stored_rows(self, transposed: bool) -> Rows:
+        """`rows` or `transposed`; but columns are None where they are the index itself, which nobody may keep."""
+        if transposed:
+            return self.transposed
         if "outputs" not in self._rows:
             pointer = torch.arange(0, self.n_out * self.degree + 1, self.degree, dtype=torch.int32, device="cpu")
-            found = Rows(pointer, None, None)  # the columns are the index itself
+            found = Rows(pointer, None, None)
             if not bool((self.index[:, 1:] >= self.index[:, :-1]).all()):
                 columns, order = self.index.sort(dim=1, stable=True)
                 order += torch.arange(self.n_out, device="cpu").mul_(self.degree).unsqueeze(1)
                 found = Rows(pointer, columns.view(-1), order.view(-1).to(torch.int32))
-            self._rows["outputs"] = found
-        found = self._rows["outputs"]
-        return found._replace(columns=self.index.view(-1)) if found.columns is None else found
+            self._rows.setdefault("outputs", found)
+        return self._rows["outputs"]
 
     @property
     def transposed(self) -> Rows:
@@ -179,7 +195,8 @@ class Adjacency:
             order = stable_order(inputs, self.n_in)
             pointer = np.concatenate([[0], np.cumsum(np.bincount(inputs, minlength=self.n_in))])
             columns = order // self.degree
-            self._rows["inputs"] = Rows(*(torch.from_numpy(a.astype(np.int32)) for a in (pointer, columns, order)))
+            found = Rows(*(torch.from_numpy(a.astype(np.int32)) for a in (pointer, columns, order)))
+            self._rows.setdefault("inputs", found)
         return self._rows["inputs"]
 
 
@@ -267,12 +284,59 @@ def _group_some(
     return counts.astype(np.int32), columns[starts].astype(np.int32), order[places]
 
 
+def planned(make: Callable[..., Any]) -> Callable[..., Any]:
+    """make(adjacency, *shape) is called once for each graph, shape, number of threads and width of vectors.
+
+    Shapes alone decide about kernels, tables and shares of the work: to find them anew would take as long as a small
+    layer. What `make` returns must not hold the adjacency, whose index would never be freed: see Adjacency.of. The
+    adjacency's tables stay where they are for as long as it lives.
+    """
+
+    @functools.wraps(make)
+    def plan(adjacency: Adjacency, *shape: Any) -> Any:
+        key = (make, shape, torch.get_num_threads(), vector_width())
+        found = adjacency.plans.get(key)
+        if found is None:
+            if len(adjacency.plans) >= MOST_PLANS:
+                adjacency.plans.clear()
+            found = adjacency.plans.setdefault(key, make(adjacency, *shape))
+        return found
+
+    return plan
+
+
+class _Seen(NamedTuple):
+    """A tensor met before, and its adjacency."""
+
+    tensor: weakref.ref
+    state: tuple
+    adjacency: Adjacency
+
+
+_seen: dict[int, _Seen] = {}  # by the id of the tensor: the shortest way
 _known: dict[tuple, tuple[StorageWeakRef, Adjacency]] = {}
 _lock = ForkedLock()  # two threads may meet a graph for the first time together
 
 
 def adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:
     """The Adjacency of an index (n_out / block, D), built once as long as the tensor lives and is not written to."""
+    seen = _seen.get(id(index))
+    if seen is not None and seen.tensor() is index and seen.state == _state(index, n_in, n_out):
+        return seen.adjacency.of(index)
+    found = _adjacency_of(index, n_in, n_out)
+    if not index.is_inference():
+        number = id(index)
+        forget = weakref.ref(index, lambda _: _seen.pop(number, None))
+        _seen[number] = _Seen(forget, _state(index, n_in, n_out), found)
+    return found.of(index)
+
+
+def _state(index: Tensor, n_in: int, n_out: int) -> tuple:
+    """All that changes when a tensor is written to, or gets other memory."""
+    return index._version, index.data_ptr(), index.shape, index.stride(), n_in, n_out
+
+
+def _adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:
     storage = StorageWeakRef(index.untyped_storage())
     # the weak reference keeps the storage's address from being given to another one
     version = None if index.is_inference() else index._version
@@ -284,4 +348,4 @@ def adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:
             for old in [k for k, (kept, _) in _known.items() if kept.expired() or k[:4] == key[:4]]:
                 del _known[old]
             found = _known[key] = (storage, Adjacency(index, n_in, n_out))
-        return found[1].of(index)
+        return found[1]

@@ -73,7 +73,8 @@ def _features() -> str:
 
 
 def compiled(generate: Callable[..., Function], *shape: Any) -> Callable[..., None]:
-    """generate(*shape) as a callable of pointers (int addresses) and integers. ctypes releases the GIL in the call."""
+    """generate(*shape) as a callable of pointers (int addresses) and integers, whose own address is its `address`.
+    ctypes releases the GIL in the call."""
     return _compiled(generate, shape, _features())
 
 
@@ -83,7 +84,9 @@ def _compiled(generate: Callable[..., Function], shape: tuple[Any, ...], feature
         function = generate(*shape)
         address = _build(function)
     prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p if "ptr" in a else ctypes.c_int64 for a in function.arguments])
-    return prototype(address)
+    kernel = prototype(address)
+    kernel.address = address
+    return kernel
 
 
 def _build(function: Function) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xnets.layers.direct import norms, norms_last
 from xnets.layers.direct.jit import compiled, vector_width
-from xnets.layers.direct.scratch import scratch
+from xnets.layers.direct.scratch import rooms_for, scratch
 from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, threads_for
 from xnets.layers.kernels import is_watched
 
@@ -78,11 +78,8 @@ def _run(generate: Any, x: Tensor, relu: bool, maps: int, arrays: list[Tensor]) 
     kernel = compiled(generate, pixels, channels % together > 0, relu, width)
 
     pieces = parts(units, threads_for(4 * x.numel()))
-    with scratch(norms.room(min(block, max(u1 - u0 for u0, u1 in pieces)), width), len(pieces)) as rooms:
-        given = addresses(*arrays)
-        in_parallel(
-            kernel, [(*given, room, *piece, block, images, channels) for room, piece in zip(rooms, pieces, strict=True)]
-        )
+    rooms = rooms_for(len(pieces), norms.room(min(block, max(u1 - u0 for u0, u1 in pieces)), width))
+    rooms.in_parallel(kernel, addresses(*arrays), [(*piece, block, images, channels) for piece in pieces])
 
 
 # --- channels_last ---
@@ -91,7 +88,7 @@ def _run(generate: Any, x: Tensor, relu: bool, maps: int, arrays: list[Tensor]) 
 @contextlib.contextmanager
 def _moments(x: Tensor) -> Iterator[int]:
     """Room for them: its address."""
-    with scratch(norms_last.room(_rows(x), x.shape[1], vector_width())) as (moments,):
+    with scratch(norms_last.room(_rows(x), x.shape[1], vector_width())) as moments:
         yield moments
 
 

@@ -16,34 +16,32 @@ from torch.utils.flop_counter import register_flop_formula
 
 from xnets.layers.direct import run_lines, run_window
 from xnets.layers.direct.adjacency import Adjacency, adjacency_of
-from xnets.layers.direct.run_pointwise import Columns, pointwise_product, pointwise_weight_gradient
-from xnets.layers.kernels import is_watched, owned
+from xnets.layers.direct.run_pointwise import Columns, columns_of, pointwise_product, pointwise_weight_gradient
+from xnets.layers.kernels import is_watched
 
 
 def output(x: Tensor, weight: Tensor, index: Tensor, stride: int = 1) -> Tensor:
     """The layer's output, without bias, in x's layout."""
-    dtype, x, weight = x.dtype, x.float(), weight.float()
+    dtype, x, weight = x.dtype, _single(x), _single(weight).contiguous()
     adjacency = adjacency_of(index, x.shape[1], weight.shape[0])
-    size, weight = _size(x, stride), weight.contiguous()
-    if weight.shape[2:] == (3, 3):
-        y = _window_product(x, weight, adjacency, False, size, stride)
-        return owned(_laid_out(y.to(dtype), _layout(x)))
-    y = pointwise_product(_columns(_seen(x, stride), _layout(x)), weight, adjacency, False)
-    return _from_columns(y, x.shape[0], size).to(dtype)
+    layout, size = _layout(x), _size(x, stride)
+    if weight.dim() == 4 and weight.shape[2] == 3:
+        return _cast(_window_product(x, weight, adjacency, False, size, stride), dtype, layout)
+    x = _laid_out(_seen(x, stride), layout)
+    return _cast(_pointwise_product(x, weight, adjacency, False, size, layout), dtype, layout)
 
 
 def input_gradient(
     dy: Tensor, weight: Tensor, index: Tensor, size: list[int], stride: int = 1, last: bool = False
 ) -> Tensor:
     """Gradient of x, whose sizes but the first are `size`: times the transposed graph. last: channels_last."""
-    dtype, dy, weight = dy.dtype, dy.float(), weight.float()
+    dtype, dy, weight = dy.dtype, _single(dy), _single(weight).contiguous()
     adjacency = adjacency_of(index, size[0], weight.shape[0])
-    layout, weight = torch.channels_last if last else torch.contiguous_format, weight.contiguous()
-    if weight.shape[2:] == (3, 3):
-        dx = _window_product(dy, weight, adjacency, True, tuple(size[1:]), stride)
-        return owned(_laid_out(dx.to(dtype), layout))
-    y = pointwise_product(_columns(dy, layout), weight, adjacency, True)
-    dx = _from_columns(y, dy.shape[0], dy.shape[2:]).to(dtype)
+    layout = torch.channels_last if last else torch.contiguous_format
+    if weight.dim() == 4 and weight.shape[2] == 3:
+        return _cast(_window_product(dy, weight, adjacency, True, tuple(size[1:]), stride), dtype, layout)
+    dy = _laid_out(dy, layout)
+    dx = _cast(_pointwise_product(dy, weight, adjacency, True, tuple(dy.shape[2:]), layout), dtype, layout)
     if stride == 1:
         return dx
     whole = torch.empty(dy.shape[0], *size, memory_format=layout, dtype=dtype, device="cpu").zero_()
@@ -53,29 +51,67 @@ def input_gradient(
 
 def weight_gradient(dy: Tensor, x: Tensor, index: Tensor, window: list[int], stride: int = 1) -> Tensor:
     """Gradient of the weight, at the edges alone."""
-    dtype, dy, x = x.dtype, dy.float(), x.float()
+    dtype, dy, x = x.dtype, _single(dy), _single(x)
     adjacency = adjacency_of(index, x.shape[1], dy.shape[1])
+    gradient = x.new_empty(adjacency.n_out, adjacency.degree, *window)
     if window == [3, 3]:
-        return owned(_window_weight_gradient(dy, x, adjacency, stride)).to(dtype)
-    columns = _columns(dy, _layout(x)), _columns(_seen(x, stride), _layout(x))
-    return owned(pointwise_weight_gradient(*columns, adjacency).view(*adjacency.index.shape, *window)).to(dtype)
+        size = tuple(dy.shape[2:])
+        suits = run_lines.suit_gradient(x.shape[0], size[1], adjacency.degree, stride)
+        of_weight = run_lines.lines_weight_gradient if suits else run_window.window_weight_gradient
+        of_weight(adjacency, x.shape, size, stride)(x.contiguous(), dy.contiguous(), adjacency.index, gradient)
+    else:
+        layout = _layout(x)
+        x, dy = _laid_out(_seen(x, stride), layout), _laid_out(dy, layout)
+        run = pointwise_weight_gradient(adjacency, _columns(x, layout))
+        run(x, dy, adjacency.index, gradient)
+    return gradient.to(dtype)
 
 
 def _window_product(
     x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, size: tuple[int, ...], stride: int
 ) -> Tensor:
     """Of x as it lies, or packed."""
-    width = min(x.shape[3], size[1])
-    suits = run_lines.suit_product(x.shape[0], width, adjacency.degree, stride, transposed)
+    suits = run_lines.suit_product(x.shape[0], min(x.shape[3], size[1]), adjacency.degree, stride, transposed)
     product = run_lines.lines_product if suits else run_window.window_product
-    return product(x.contiguous(), weight, adjacency, transposed, size, stride)
+    y = x.new_empty(x.shape[0], adjacency.n_in if transposed else adjacency.n_out, *size)
+    product(adjacency, x.shape, transposed, size, stride)(x.contiguous(), weight, adjacency.index, y)
+    return y
 
 
-def _window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: int) -> Tensor:
-    """Of x and dy as they lie, or packed."""
-    suits = run_lines.suit_gradient(x.shape[0], dy.shape[3], adjacency.degree, stride)
-    gradient = run_lines.lines_weight_gradient if suits else run_window.window_weight_gradient
-    return gradient(dy.contiguous(), x.contiguous(), adjacency, stride)
+def _pointwise_product(
+    x: Tensor,
+    weight: Tensor,
+    adjacency: Adjacency,
+    transposed: bool,
+    size: tuple[int, ...],
+    layout: torch.memory_format,
+) -> Tensor:
+    """Of x in that layout."""
+    y = _empty(x, (x.shape[0], adjacency.n_in if transposed else adjacency.n_out, *size), layout)
+    pointwise_product(adjacency, _columns(x, layout), transposed)(x, weight, adjacency.index, y)
+    return y
+
+
+def _columns(x: Tensor, layout: torch.memory_format) -> Columns:
+    """Of x in that layout; those of a batch (N, C) are its rows."""
+    return columns_of(x, x.dim() == 2 or layout == torch.channels_last)
+
+
+def _empty(like: Tensor, shape: tuple[int, ...], layout: torch.memory_format) -> Tensor:
+    """Of float32."""
+    if layout == torch.contiguous_format:
+        return like.new_empty(shape)
+    return torch.empty(shape, dtype=like.dtype, device="cpu", memory_format=layout)
+
+
+def _single(x: Tensor) -> Tensor:
+    """In single precision."""
+    return x if x.dtype == torch.float32 else x.float()
+
+
+def _cast(x: Tensor, dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
+    """To that dtype and layout."""
+    return _laid_out(x if dtype == torch.float32 else x.to(dtype), layout)
 
 
 def _size(x: Tensor, stride: int) -> tuple[int, ...]:
@@ -97,23 +133,6 @@ def _laid_out(x: Tensor, layout: torch.memory_format) -> Tensor:
 def _seen(x: Tensor, stride: int) -> Tensor:
     """The pixels that a 1x1 convolution sees."""
     return x if stride == 1 else x[:, :, ::stride, ::stride]
-
-
-def _columns(x: Tensor, layout: torch.memory_format) -> Columns:
-    """Of an image (N, C, H, W) in that layout, or of a batch (N, C)."""
-    if x.dim() == 2:
-        return Columns(x.contiguous(), True)
-    x = _laid_out(x, layout)
-    if layout == torch.channels_last:
-        return Columns(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]), True)
-    return Columns(x.flatten(2), False)
-
-
-def _from_columns(y: Columns, images: int, size: tuple[int, ...]) -> Tensor:
-    """(images, C, *size)."""
-    if y.last and size:
-        return owned(y.values.view(images, *size, y.channels).permute(0, 3, 1, 2))
-    return owned(y.values.view(images, y.channels, *size))
 
 
 direct = torch.library.custom_op("xnets::direct", output, mutates_args=())

@@ -4,10 +4,13 @@ Each number is summed by one thread in an order that depends on shapes alone, so
 of threads.
 """
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from xnets.layers.direct import lines
-from xnets.layers.direct.adjacency import Adjacency
+from xnets.layers.direct.adjacency import Adjacency, planned
 from xnets.layers.direct.jit import compiled, registers_for_sums, vector_width
 from xnets.layers.direct.threads import addresses, in_parallel, parts, parts_of_images, threads_for
 
@@ -43,38 +46,50 @@ def _few(images: int, width: int) -> bool:
     return width > 4 and 2 * images <= vector_width()
 
 
+@planned
 def lines_product(
-    x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, size: tuple[int, int], stride: int = 1
-) -> Tensor:
-    """x (N, columns of the matrix, H, W), weight (n_out, D, 3, 3) -> (N, its rows, *size)."""
-    images, channels = x.shape[:2]
+    adjacency: Adjacency, shape: torch.Size, transposed: bool, size: tuple[int, int], stride: int
+) -> Callable[[Tensor, Tensor, Tensor, Tensor], None]:
+    """run(x, weight, index, y): x of that shape (N, columns of the matrix, H, W), weight (n_out, D, 3, 3), the graph's
+    index; fills y (N, its rows, *size)."""
+    images, channels = shape[:2]
     rows = adjacency.n_in if transposed else adjacency.n_out
-    sparse, bounds = adjacency.transposed if transposed else adjacency.rows, adjacency.bounds(transposed, 1)
-    filters = sparse.sorted(weight.view(-1, 9))
-    y = x.new_empty(images, rows, *size)
-    maps = lines.Maps(*size, *x.shape[2:], stride, transposed)
+    sparse, bounds = adjacency.stored_rows(transposed), adjacency.bounds(transposed, 1)
+    maps = lines.Maps(*size, *shape[2:], stride, transposed)
     kernel = compiled(lines.product, maps, registers_for_sums(), lanes_for(maps.units))
-    threads = threads_for(weight.numel() * images * maps.units * min(size[0], x.shape[2]))
-    given = addresses(x, filters, sparse.columns, bounds, y)
-    in_parallel(kernel, [(*given, *piece, channels, rows) for piece in parts_of_images(images, rows, threads)])
-    return y
+    work = 9 * adjacency.n_out * adjacency.degree * images * maps.units * min(size[0], shape[2])
+    shares = [(*piece, channels, rows) for piece in parts_of_images(images, rows, threads_for(work))]
+
+    def run(x: Tensor, weight: Tensor, index: Tensor, y: Tensor) -> None:
+        filters = sparse.sorted(weight)
+        given = addresses(x, filters, sparse.columns_or(index), bounds, y)
+        in_parallel(kernel, [(*given, *share) for share in shares])
+
+    return run
 
 
-def lines_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: int = 1) -> Tensor:
-    """dy (N, n_out, H', W'), x (N, n_in, H, W) -> (n_out, D, 3, 3)."""
-    images, n_in = x.shape[:2]
-    n_out, degree = adjacency.index.shape
-    maps = lines.Maps(*dy.shape[2:], *x.shape[2:], stride)
+@planned
+def lines_weight_gradient(
+    adjacency: Adjacency, shape: torch.Size, size: tuple[int, int], stride: int
+) -> Callable[[Tensor, Tensor, Tensor, Tensor], None]:
+    """run(x, dy, index, gradient): x of that shape (N, n_in, H, W), dy (N, n_out, *size), the graph's index; fills the
+    gradient (n_out, D, 3, 3)."""
+    images, n_in = shape[:2]
+    n_out, degree = adjacency.n_out, adjacency.degree
+    maps = lines.Maps(*size, *shape[2:], stride)
     pixels = maps.height * maps.width
     together = min(images, max(1, NEXT // pixels))
     # with few edges of an output in a chunk, dy would be fetched for little
-    chunks = min(max(1, degree // 4), -(-together * x[0].numel() // NEAR))
-    sparse, bounds = adjacency.rows, adjacency.bounds(False, chunks)
-    gradient = x.new_empty(n_out, degree, 3, 3)
+    chunks = min(max(1, degree // 4), -(-together * n_in * shape[2] * shape[3] // NEAR))
+    sparse, bounds = adjacency.stored_rows(False), adjacency.bounds(False, chunks)
     chains = 2 if registers_for_sums() >= 18 else 1  # for each of nine taps
     kernel = compiled(lines.weight_gradient, maps, chains, degree == 1, lanes_for(maps.width))
-    pieces = parts(n_out, threads_for(gradient.numel() * images * pixels))
-    given = addresses(x, dy, sparse.columns, bounds, gradient)
-    sizes = images, together, chunks, n_in, n_out, n_out * degree
-    in_parallel(kernel, [(*given, *piece, *sizes) for piece in pieces])
-    return sparse.restored(gradient.view(-1, 9)).view_as(gradient)
+    pieces = parts(n_out, threads_for(9 * n_out * degree * images * pixels))
+    shares = [(*piece, images, together, chunks, n_in, n_out, n_out * degree) for piece in pieces]
+
+    def run(x: Tensor, dy: Tensor, index: Tensor, gradient: Tensor) -> None:
+        found = gradient if sparse.order is None else torch.empty_like(gradient)
+        in_parallel(kernel, [(*addresses(x, dy, sparse.columns_or(index), bounds, found), *share) for share in shares])
+        sparse.restore(found, gradient)
+
+    return run

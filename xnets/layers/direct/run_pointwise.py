@@ -4,13 +4,14 @@ Each output is summed by one thread in an order that depends on shapes alone, so
 of threads.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from xnets.layers.direct import planes, pointwise, segments, shared
-from xnets.layers.direct.adjacency import MOST_GROUPED, Adjacency
+from xnets.layers.direct.adjacency import MOST_GROUPED, Adjacency, planned
 from xnets.layers.direct.jit import compiled, registers_for_sums, vector_width
 from xnets.layers.direct.scratch import rooms_for
 from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, parts_of_images, threads_for
@@ -21,54 +22,42 @@ GROUPED = 8 * 1024  # as NEAR, where several outputs are summed at once
 LYING = 12  # edges for each channel of x and y up to which images are read as they lie
 FEWEST_EDGES = 16  # of an output in a chunk
 
+Run = Callable[[Tensor, Tensor, Tensor, Tensor], None]  # of x, weight, the graph's index, and y, which it fills
+
 
 class Columns(NamedTuple):
-    """What 1x1 convolutions and linear layers take and give: `values` (N, channels, pixels), or, with channels `last`,
-    (columns, channels), a column being a pixel of an image or a row of a batch."""
+    """What 1x1 convolutions and linear layers take: (N, channels, pixels), or, with channels `last`, (columns,
+    channels), a column being a pixel of an image or a row of a batch."""
 
-    values: Tensor
+    channels: int
+    count: int  # of columns
+    pixels: int  # of an image; if channels are last, of all
     last: bool
 
-    @property
-    def channels(self) -> int:
-        """Floats of a column."""
-        return self.values.shape[1]
 
-    @property
-    def count(self) -> int:
-        """Of columns."""
-        return self.values.numel() // self.channels
-
-    @property
-    def pixels(self) -> int:
-        """Of an image."""
-        return self.count if self.last else self.values.shape[2]
-
-    def like(self, channels: int) -> "Columns":
-        """The same with other channels, not set yet."""
-        return Columns(self.values.new_empty(self.values.shape[0], channels, *self.values.shape[2:]), self.last)
+def columns_of(x: Tensor, last: bool) -> Columns:
+    """Of an image (N, C, H, W), contiguous or channels_last, or of a batch (N, C)."""
+    channels = x.shape[1]
+    count = x.numel() // channels
+    return Columns(channels, count, count if last else count // x.shape[0], last)
 
 
-def pointwise_product(x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool) -> Columns:
+@planned
+def pointwise_product(adjacency: Adjacency, x: Columns, transposed: bool) -> Run:
     """x with the columns of the matrix for channels -> the same with its rows; n_out x n_in, or its transpose."""
-    n, columns = x.channels, x.count
+    n, edges = x.channels, adjacency.n_out * adjacency.degree
     rows = adjacency.n_in if transposed else adjacency.n_out
-    threads = threads_for(weight.numel() * columns)
-    y = x.like(rows)
-    if as_they_lie(x, weight.numel(), rows):
-        _of_images(x, weight.view(-1), adjacency, transposed, y, threads)
-        return y
+    threads = threads_for(edges * x.count)
+    if as_they_lie(x, edges, rows):
+        return _of_images(adjacency, x, rows, transposed, threads)
     group = 1 if transposed else max(g for g in (1, 2, 3, 4) if adjacency.block % g == 0)
     if group > 1:
-        _shared(x, weight.view(-1), adjacency, group, y, threads)
-        return y
+        return _shared(adjacency, x, rows, group, threads)
     # the sums of several outputs at once load less, if the inputs stay in the cache
     group = _at_once()
-    fits = n * _tile(columns, group) <= CACHE and n <= MOST_GROUPED and group * adjacency.degree <= 2 * MOST_GROUPED
-    shares = fits and weight.numel() * SHARING > rows * n
-    multiply = _grouped if shares else _segmented
-    multiply(x, weight.view(-1), adjacency, transposed, y, threads)
-    return y
+    fits = n * _tile(x.count, group) <= CACHE and n <= MOST_GROUPED and group * adjacency.degree <= 2 * MOST_GROUPED
+    shares = fits and edges * SHARING > rows * n
+    return (_grouped if shares else _segmented)(adjacency, x, rows, transposed, threads)
 
 
 def _at_once() -> int:
@@ -89,26 +78,34 @@ def as_they_lie(x: Columns, edges: int, rows: int) -> bool:
     return not x.last and edges <= LYING * (x.channels + rows) and 3 * beyond <= x.pixels
 
 
-def _of_images(x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Columns, threads: int) -> None:
-    sparse, bounds = adjacency.transposed if transposed else adjacency.rows, adjacency.bounds(transposed, 1)
-    sorted_weight = sparse.sorted(weight)
+def _of_images(adjacency: Adjacency, x: Columns, rows: int, transposed: bool, threads: int) -> Run:
+    sparse, bounds = adjacency.stored_rows(transposed), adjacency.bounds(transposed, 1)
     kernel = compiled(planes.product, x.pixels, registers_for_sums(), vector_width())
-    given = addresses(x.values, sorted_weight, sparse.columns, bounds, y.values)
-    pieces = parts_of_images(x.values.shape[0], y.channels, threads)
-    in_parallel(kernel, [(*given, *piece, x.channels, y.channels) for piece in pieces])
+    shares = [(*piece, x.channels, rows) for piece in parts_of_images(x.count // x.pixels, rows, threads)]
+
+    def run(x: Tensor, weight: Tensor, index: Tensor, y: Tensor) -> None:
+        weight = sparse.sorted(weight)
+        given = addresses(x, weight, sparse.columns_or(index), bounds, y)
+        in_parallel(kernel, [(*given, *share) for share in shares])
+
+    return run
 
 
-def _shared(x: Columns, weight: Tensor, adjacency: Adjacency, group: int, y: Columns, threads: int) -> None:
-    n, rows, width, tile = x.channels, y.channels, vector_width(), _tile(x.count, group)
+def _shared(adjacency: Adjacency, x: Columns, rows: int, group: int, threads: int) -> Run:
+    n, width, tile = x.channels, vector_width(), _tile(x.count, group)
     chunks = min(-(-n * tile // CACHE), n)
-    bounds = adjacency.bounds(False, chunks)
-    sorted_weight = adjacency.rows.sorted(weight)
+    sparse, bounds = adjacency.stored_rows(False), adjacency.bounds(False, chunks)
     kernel = compiled(shared.forward, group, x.last, tile // width, width)
-    given = addresses(x.values, sorted_weight, adjacency.rows.columns, bounds, y.values)
-    sizes = (n, rows, adjacency.degree, chunks, x.count, x.pixels)
     pieces = _pieces(-(-x.count // tile), rows // group, threads)
-    with rooms_for(pieces, (n + width) * tile, (rows + width) * tile) as rooms:
-        in_parallel(kernel, [(*given, *room, *piece, *sizes) for room, piece in rooms])
+    shares = [(*piece, n, rows, adjacency.degree, chunks, x.count, x.pixels) for piece in pieces]
+    rooms = rooms_for(len(pieces), (n + width) * tile, (rows + width) * tile)
+
+    def run(x: Tensor, weight: Tensor, index: Tensor, y: Tensor) -> None:
+        weight = sparse.sorted(weight)
+        given = addresses(x, weight, sparse.columns_or(index), bounds, y)
+        rooms.in_parallel(kernel, given, shares)
+
+    return run
 
 
 def _chunks_of_grouped(n: int, tile: int, degree: int) -> int:
@@ -121,42 +118,52 @@ def _chunks_of_grouped(n: int, tile: int, degree: int) -> int:
     return max(1, min(-(-n * tile // GROUPED), most, degree // FEWEST_EDGES))
 
 
-def _grouped(x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Columns, threads: int) -> None:
-    n, rows, width, group = x.channels, y.channels, vector_width(), _at_once()
+def _grouped(adjacency: Adjacency, x: Columns, rows: int, transposed: bool, threads: int) -> Run:
+    n, width, group, edges = x.channels, vector_width(), _at_once(), adjacency.n_out * adjacency.degree
     tile = _tile(x.count, group)
     tiles, groups = -(-x.count // tile), -(-rows // group)
-    chunks = _chunks_of_grouped(n, tile, weight.numel() // rows)
+    chunks = _chunks_of_grouped(n, tile, edges // rows)
     sparse, side = adjacency.grouped(transposed, group, chunks), "inputs" if transposed else "outputs"
     tables = addresses(sparse.columns, sparse.counts, sparse.where, sparse.order)
     gather = side if tiles <= 2 else ""
-    if not gather:
-        weight, given = torch.empty_like(weight), addresses(weight)
-        given = (*given, *tables, *addresses(weight))
-        pieces = parts(chunks * groups, threads_for(weight.numel()))
-        sort = compiled(pointwise.sort, group, side, width)
-        in_parallel(sort, [(*given, *piece, groups, adjacency.degree) for piece in pieces])
+    sort = compiled(pointwise.sort, group, side, width)
+    sorts = [(*part, groups, adjacency.degree) for part in parts(chunks * groups, threads_for(edges))]
     kernel = compiled(pointwise.forward, group, gather, x.last, tile // width, width)
-    given = (*addresses(weight), *tables, *addresses(y.values))
-    sizes = (n, rows, adjacency.degree, chunks, x.count, x.pixels)
-    with rooms_for(_pieces(tiles, groups, threads), (n + width) * tile, (groups * group + width) * tile) as rooms:
-        in_parallel(kernel, [(*addresses(x.values), *given, *room, *piece, *sizes) for room, piece in rooms])
+    pieces = _pieces(tiles, groups, threads)
+    shares = [(*piece, n, rows, adjacency.degree, chunks, x.count, x.pixels) for piece in pieces]
+    rooms = rooms_for(len(pieces), (n + width) * tile, (groups * group + width) * tile)
+
+    def run(x: Tensor, weight: Tensor, index: Tensor, y: Tensor) -> None:
+        if not gather:
+            source, weight = weight, torch.empty_like(weight)
+            given = (*addresses(source), *tables, *addresses(weight))
+            in_parallel(sort, [(*given, *part) for part in sorts])
+        rooms.in_parallel(kernel, (*addresses(x, weight), *tables, *addresses(y)), shares)
+
+    return run
 
 
-def _segmented(x: Columns, weight: Tensor, adjacency: Adjacency, transposed: bool, y: Columns, threads: int) -> None:
-    n, rows, width, tile = x.channels, y.channels, vector_width(), _tile(x.count, 1)
+def _segmented(adjacency: Adjacency, x: Columns, rows: int, transposed: bool, threads: int) -> Run:
+    n, width, tile = x.channels, vector_width(), _tile(x.count, 1)
     tiles = -(-x.count // tile)
     block = min(1024, -(-rows // (threads if tiles < threads else 1)))  # sums of a block stay in the cache
     cut = adjacency.segments(transposed, NEAR // tile, block)
-    gather = tiles <= 2 and cut.rows.order is not None
-    sorted_weight, order = (weight, cut.rows.order) if gather else (cut.rows.sorted(weight), cut.spans)
+    sparse = cut.rows if transposed else adjacency.stored_rows(False)
+    gather = tiles <= 2 and sparse.order is not None
+    order = sparse.order if gather else cut.spans
     most = int((cut.spans[..., 1] - cut.spans[..., 0]).max()) if gather else 1
     kernel = compiled(segments.forward, x.last, tile // width, gather, width)
-    graph = (cut.rows.columns, order, cut.slots, cut.lengths, cut.spans)
-    given = addresses(x.values, sorted_weight, *graph, y.values)
-    sizes = (n, rows, block, cut.chunks, cut.longest, x.count, x.pixels)
+    tables = addresses(order, cut.slots, cut.lengths, cut.spans)
     pieces = _pieces(tiles, -(-rows // block), threads)
-    with rooms_for(pieces, (n + width) * tile, (block + width) * tile, most) as rooms:
-        in_parallel(kernel, [(*given, *room, *piece, *sizes) for room, piece in rooms])
+    shares = [(*piece, n, rows, block, cut.chunks, cut.longest, x.count, x.pixels) for piece in pieces]
+    rooms = rooms_for(len(pieces), (n + width) * tile, (block + width) * tile, most)
+
+    def run(x: Tensor, weight: Tensor, index: Tensor, y: Tensor) -> None:
+        weight = weight if gather else sparse.sorted(weight)
+        given = (*addresses(x, weight, sparse.columns_or(index)), *tables, *addresses(y))
+        rooms.in_parallel(kernel, given, shares)
+
+    return run
 
 
 def _pieces(tiles: int, blocks: int, threads: int) -> list[tuple[int, int, int, int]]:
@@ -166,22 +173,25 @@ def _pieces(tiles: int, blocks: int, threads: int) -> list[tuple[int, int, int, 
     return [(0, tiles, *part) for part in parts(blocks, threads)]
 
 
-def pointwise_weight_gradient(dy: Columns, x: Columns, adjacency: Adjacency) -> Tensor:
-    """Of columns in one layout -> (n_out, D)."""
-    n_in, columns, width = x.channels, x.count, vector_width()
-    n_out, degree = adjacency.index.shape
-    vectors = min(8, -(-columns // width))
+@planned
+def pointwise_weight_gradient(adjacency: Adjacency, x: Columns) -> Run:
+    """Of x and dy in one layout. run(x, dy, the graph's index, gradient) fills the gradient; in its order of edges."""
+    n_in, width = x.channels, vector_width()
+    n_out, degree = adjacency.n_out, adjacency.degree
+    vectors = min(8, -(-x.count // width))
     tile = vectors * width
     # few inputs at a time, but several of each output
     chunk = max(NEAR // tile // 2, 16 * n_in // degree)
     chunks = -(-n_in // chunk)
-    kernel = compiled(pointwise.weight_gradient, x.last, vectors, columns <= tile, width)
-    bounds, sparse = adjacency.bounds(False, chunks), adjacency.rows
-    gradient = x.values.new_empty(n_out, degree)
+    kernel = compiled(pointwise.weight_gradient, x.last, vectors, x.count <= tile, width)
+    sparse, bounds = adjacency.stored_rows(False), adjacency.bounds(False, chunks)
+    pieces = parts(n_out, threads_for(n_out * degree * x.count))
+    shares = [(*piece, n_in, n_out, chunks, x.count, x.pixels) for piece in pieces]
+    rooms = rooms_for(len(pieces), (n_in + width) * tile, (n_out + width) * tile)
 
-    given = addresses(x.values, dy.values, sparse.columns, bounds, gradient)
-    sizes = (n_in, n_out, chunks, columns, x.pixels)
-    pieces = parts(n_out, threads_for(gradient.numel() * columns))
-    with rooms_for(pieces, (n_in + width) * tile, (n_out + width) * tile) as rooms:
-        in_parallel(kernel, [(*given, *room, *piece, *sizes) for room, piece in rooms])
-    return sparse.restored(gradient.view(-1)).view_as(gradient)
+    def run(x: Tensor, dy: Tensor, index: Tensor, gradient: Tensor) -> None:
+        mine = gradient if sparse.order is None else torch.empty_like(gradient)
+        rooms.in_parallel(kernel, addresses(x, dy, sparse.columns_or(index), bounds, mine), shares)
+        sparse.restore(mine, gradient)
+
+    return run

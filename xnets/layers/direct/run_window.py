@@ -8,10 +8,11 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from xnets.layers.direct import window, window_gradient
-from xnets.layers.direct.adjacency import Adjacency
+from xnets.layers.direct.adjacency import Adjacency, planned
 from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.scratch import rooms_for, scratch
 from xnets.layers.direct.threads import address_of, addresses, in_parallel, is_even, parts, threads_for
@@ -58,57 +59,64 @@ def packing_for(images: int, maps: Maps) -> Packing:
     return Packing(Tiling(maps, *cheapest_tile(maps, registers)), lanes)
 
 
+@planned
 def window_product(
-    x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, size: tuple[int, int], stride: int = 1
-) -> Tensor:
-    """x (N, columns of the matrix, H, W), weight (n_out, D, 3, 3) -> (N, its rows, *size)."""
-    images, channels = x.shape[:2]
-    packing = packing_for(images, Maps(*size, *x.shape[2:], stride, transposed))
+    adjacency: Adjacency, shape: torch.Size, transposed: bool, size: tuple[int, int], stride: int
+) -> Callable[[Tensor, Tensor, Tensor, Tensor], None]:
+    """run(x, weight, index, y): x of that shape (N, columns of the matrix, H, W), weight (n_out, D, 3, 3), the graph's
+    index; fills y (N, its rows, *size)."""
+    images, channels = shape[:2]
+    packing = packing_for(images, Maps(*size, *shape[2:], stride, transposed))
     rows = adjacency.n_in if transposed else adjacency.n_out
     tiling, lanes = packing
-    threads = threads_for(weight.numel() * size[0] * size[1] * lanes)
+    threads = threads_for(9 * adjacency.n_out * adjacency.degree * size[0] * size[1] * lanes)
     # of the channels under a tile, as many at a time as stay in the cache
     chunks = min(-(-channels * window.under(tiling) * lanes // UNDER_TILE), channels)
-    y = x.new_empty(images, rows, *size)
-    sparse, bounds = adjacency.transposed if transposed else adjacency.rows, adjacency.bounds(transposed, chunks)
-    filters = sparse.sorted(weight.view(-1, 9))
+    sparse, bounds = adjacency.stored_rows(transposed), adjacency.bounds(transposed, chunks)
     blocks = -(-images // lanes)
-    zeros = x.new_zeros(2 * lanes)
-    nothing, sink = zeros.data_ptr(), zeros[lanes:].data_ptr()
-    given = addresses(filters, sparse.columns, bounds)
+    zeros, sink = torch.zeros(
+        2, lanes, dtype=torch.float32, device="cpu"
+    )  # what lies beyond a border, and a place for what nobody reads
     product = compiled(window.product, tiling, chunks > 1, lanes)
     unpack = compiled(window.unpack, tiling.pixels, step_of(tiling.pixels), lanes)
     packed_floats, sums_floats = packing.floats(channels), packing.sums(rows)
-    if is_even(blocks, threads):  # each takes whole blocks, and waits for nobody
-        whole = compiled(window.whole_blocks, lanes)
-        steps = [address_of(kernel) for kernel in (packing.packer(tiling.source), product, unpack)]
-        sizes = (images, channels, rows, *(math.prod(t.shape[1:]) for t in (x, y)), chunks)
-        with rooms_for(parts(blocks, threads), packed_floats, sums_floats) as rooms:
-            in_parallel(
-                whole,
-                [(*steps, *addresses(x, y), *given, *room, nothing, sink, *piece, *sizes) for room, piece in rooms],
-            )
-        return y
-    with scratch(packed_floats) as (packed,), scratch(sums_floats) as (sums,):
-        for first in range(0, images, lanes):
-            now, into = x[first : first + lanes], y[first].data_ptr()
-            packing.pack(now, packed)
-            pieces = parts(rows, threads)
-            in_parallel(product, [(packed, *given, sums, *piece, chunks) for piece in pieces])
-            in_parallel(unpack, [(sums, into, sink, *piece, rows, now.shape[0]) for piece in pieces])
-    return y
+    steps = [address_of(kernel) for kernel in (packing.packer(tiling.source), product, unpack)]
+    whole = compiled(window.whole_blocks, lanes)
+    sizes = (images, channels, rows, *(math.prod(sizes[1:]) for sizes in (shape, (images, rows, *size))), chunks)
+    shares, pieces = [(*piece, *sizes) for piece in parts(blocks, threads)], parts(rows, threads)
+    rooms = rooms_for(len(shares), packed_floats, sums_floats)
+
+    def run_blocks(x: Tensor, weight: Tensor, index: Tensor, y: Tensor) -> None:
+        """Each thread takes whole blocks, and waits for nobody."""
+        filters = sparse.sorted(weight)
+        given = (*steps, *addresses(x, y, filters, sparse.columns_or(index), bounds))
+        rooms.in_parallel(whole, given, [(*addresses(zeros, sink), *share) for share in shares])
+
+    def run(x: Tensor, weight: Tensor, index: Tensor, y: Tensor) -> None:
+        filters = sparse.sorted(weight)
+        given = addresses(filters, sparse.columns_or(index), bounds)
+        with scratch(packed_floats) as packed, scratch(sums_floats) as sums:
+            for first in range(0, images, lanes):
+                now, into = x[first : first + lanes], y[first].data_ptr()
+                packing.pack(now, packed)
+                in_parallel(product, [(packed, *given, sums, *piece, chunks) for piece in pieces])
+                in_parallel(unpack, [(sums, into, *addresses(sink), *piece, rows, now.shape[0]) for piece in pieces])
+
+    return run_blocks if is_even(blocks, threads) else run
 
 
-def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: int = 1) -> Tensor:
-    """dy (N, n_out, H', W'), x (N, n_in, H, W) -> (n_out, D, 3, 3)."""
-    images, n_in = x.shape[:2]
-    n_out, degree = adjacency.index.shape
-    height, width = dy.shape[2:]
-    packing = packing_for(images, Maps(height, width, *x.shape[2:], stride))
+@planned
+def window_weight_gradient(
+    adjacency: Adjacency, shape: torch.Size, size: tuple[int, int], stride: int
+) -> Callable[[Tensor, Tensor, Tensor, Tensor], None]:
+    """run(x, dy, index, gradient): x of that shape (N, n_in, H, W), dy (N, n_out, *size), the graph's index; fills the
+    gradient (n_out, D, 3, 3)."""
+    images, n_in = shape[:2]
+    n_out, degree = adjacency.n_out, adjacency.degree
+    packing = packing_for(images, Maps(*size, *shape[2:], stride))
     tiling, lanes = packing
     plane = step_of(tiling.source)
-    gradient = x.new_empty(n_out, degree, 3, 3)
-    threads = threads_for(gradient.numel() * height * width * lanes)
+    threads = threads_for(9 * n_out * degree * size[0] * size[1] * lanes)
     blocks = -(-images // lanes)
     # several blocks at once save reductions of lanes; too many leave room for few channels
     together = max(1, min(blocks, CHUNK // (FEWEST * plane * lanes)))
@@ -116,25 +124,26 @@ def window_weight_gradient(dy: Tensor, x: Tensor, adjacency: Adjacency, stride: 
     # inputs are shared among the threads: the gradient of an edge is computed by one of them, whatever their number
     chunks = min(n_in, threads * -(-together * packing.floats(n_in) // (CHUNK * threads)))
     per = -(-n_in // chunks)
-    bounds, sparse = adjacency.bounds(False, chunks), adjacency.rows
-    zeros = x.new_zeros(lanes)
+    sparse, bounds = adjacency.stored_rows(False), adjacency.bounds(False, chunks)
+    zeros = torch.zeros(lanes, dtype=torch.float32, device="cpu")
     of_chunk = compiled(window_gradient.weight_gradient, tiling, lanes)
     steps = address_of(packing.packer(tiling.source)), address_of(of_chunk)
-    given = addresses(sparse.columns, bounds, gradient)
     kernel = compiled(window_gradient.chunks_of_gradient, plane, lanes)
-    of_dy, x_image = packing.sums(n_out), math.prod(x.shape[1:])
-    rooms = rooms_for(parts(chunks, threads), per * plane * lanes * together)
-    with scratch(together * of_dy) as (outputs,), rooms as rooms:
-        for first in range(0, images, lanes * together):
-            now = range(first, min(images, first + lanes * together), lanes)
-            for i, block in enumerate(now):
-                packing.pack(dy[block : block + lanes], outputs + 4 * i * of_dy)
-            sizes = (chunks, per, n_in, n_out, x_image, first, images, len(now), int(first == 0))
-            in_parallel(
-                kernel,
-                [
-                    (*steps, *addresses(x), outputs, *given, *room, *addresses(zeros), *piece, *sizes)
-                    for room, piece in rooms
-                ],
-            )
-    return sparse.restored(gradient.view(-1, 9)).view_as(gradient)
+    of_dy, x_image = packing.sums(n_out), math.prod(shape[1:])
+    pieces = parts(chunks, threads)
+    rooms = rooms_for(len(pieces), per * plane * lanes * together)
+
+    def run(x: Tensor, dy: Tensor, index: Tensor, gradient: Tensor) -> None:
+        found = gradient if sparse.order is None else torch.empty_like(gradient)
+        given = addresses(sparse.columns_or(index), bounds, found)
+        with scratch(together * of_dy) as outputs:
+            for first in range(0, images, lanes * together):
+                now = range(first, min(images, first + lanes * together), lanes)
+                for i, block in enumerate(now):
+                    packing.pack(dy[block : block + lanes], outputs + 4 * i * of_dy)
+                sizes = (chunks, per, n_in, n_out, x_image, first, images, len(now), int(first == 0))
+                shares = [(*addresses(zeros), *piece, *sizes) for piece in pieces]
+                rooms.in_parallel(kernel, (*steps, *addresses(x), outputs, *given), shares)
+        sparse.restore(found, gradient)
+
+    return run

@@ -1,48 +1,74 @@
 """Memory that kernels need while they run."""
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable
+from types import TracebackType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from xnets.layers.direct.forked import ForkedLock
+from xnets.layers.direct.threads import in_parallel
 
 _kept: list[Tensor] = []  # scratch that nobody uses now: fresh memory would cost a page fault for each 4 KiB
 _lock = ForkedLock()
 _used, _most = 0, 0  # pieces in use now, and at most so far: more are not kept
-LARGE = 8 * 1024 * 1024  # floats of a piece that is rather given back
+LARGE = 16 * 1024 * 1024  # floats of a piece that is rather given back
+LINE = 16  # floats of a line of the cache
 
 
-@contextlib.contextmanager
-def scratch(floats: int, pieces: int = 1) -> Iterator[list[int]]:
-    """Addresses of as many pieces, each with room for at least so many floats and with anything in it."""
-    taken = [_take(floats) for _ in range(pieces)]
-    yield [room.data_ptr() for room in taken]
-    _give_back(taken)  # not after an exception: a thread may be writing there still
+class scratch:
+    """`with scratch(floats) as address:` room for so many floats, with anything in it."""
+
+    def __init__(self, floats: int) -> None:
+        self._floats = floats
+
+    def __enter__(self) -> int:
+        self._room = _take(self._floats)
+        return self._room.data_ptr()
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:  # not after an exception: a thread may be writing there still
+            _give_back(self._room)
 
 
-@contextlib.contextmanager
-def rooms_for(pieces: list[tuple], *floats: int) -> Iterator[list[tuple[tuple[int, ...], tuple]]]:
-    """Each piece with scratch of its own: addresses of as many floats as are named."""
-    with contextlib.ExitStack() as stack:
-        rooms = [stack.enter_context(scratch(n, len(pieces))) for n in floats]
-        yield list(zip(zip(*rooms, strict=True), pieces, strict=True))
+class Rooms(NamedTuple):
+    """How a piece of scratch is shared among the tasks of a kernel."""
+
+    floats: int  # of all of it
+    offsets: list[tuple[int, ...]]  # bytes to the rooms of each task
+
+    def in_parallel(self, kernel: Callable[..., None], given: tuple[int, ...], shares: list[tuple[int, ...]]) -> None:
+        """kernel(*given, addresses of a task's rooms, *share) for each share."""
+        with scratch(self.floats) as first:
+            tasks = zip(self.offsets, shares, strict=True)
+            in_parallel(kernel, [(*given, *[first + offset for offset in mine], *share) for mine, share in tasks])
+
+
+def rooms_for(tasks: int, *floats: int) -> Rooms:
+    """Each task has as many rooms as sizes are named."""
+    sizes = [-(-n // LINE) * LINE for n in floats]
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    offsets = [tuple(4 * (task * sum(sizes) + start) for start in starts) for task in range(tasks)]
+    return Rooms(tasks * sum(sizes), offsets)
 
 
 def _take(floats: int) -> Tensor:
     global _used, _most
     with _lock.now:
         _used, _most = _used + 1, max(_most, _used + 1)
-        fitting = [i for i, room in enumerate(_kept) if room.numel() >= floats]
-        room = _kept.pop(fitting[0]) if fitting else None  # the smallest
-    return torch.empty(floats, dtype=torch.float32, device="cpu") if room is None else room
+        for i, room in enumerate(_kept):  # the smallest first
+            if room.numel() >= floats:
+                return _kept.pop(i)
+    return torch.empty(floats, dtype=torch.float32, device="cpu")
 
 
-def _give_back(taken: list[Tensor]) -> None:
+def _give_back(room: Tensor) -> None:
     global _used
     with _lock.now:
-        _used -= len(taken)
-        _kept.extend(room for room in taken if room.numel() <= LARGE)
-        _kept.sort(key=Tensor.numel)
+        _used -= 1
+        if room.numel() <= LARGE:
+            _kept.append(room)
+            if len(_kept) > 1:
+                _kept.sort(key=Tensor.numel)
         del _kept[: max(0, len(_kept) + _used - _most)]

@@ -5,6 +5,7 @@ import ctypes
 import functools
 import itertools
 import os
+from array import array
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -54,21 +55,26 @@ def in_parallel(kernel: Callable[..., None], tasks: list[tuple[int, ...]]) -> No
 
 
 def _by_team(team: ctypes.CDLL, kernel: Callable[..., None], tasks: list[tuple[int, ...]]) -> None:
-    numbers = len(tasks[0])
-    share = compiled(_share, numbers, address_of(team.omp_get_thread_num), address_of(team.omp_get_num_threads))
-    content = address_of(kernel), len(tasks), *itertools.chain.from_iterable(tasks)
-    data = (ctypes.c_int64 * len(content))(*content)
-    team.GOMP_parallel(address_of(share), ctypes.addressof(data), len(tasks), 0)  # begins, does its share, and ends
+    content = array("q", (address_of(kernel), len(tasks), *itertools.chain.from_iterable(tasks)))
+    share = _address_of_share(len(tasks[0]))
+    team.GOMP_parallel(share, content.buffer_info()[0], len(tasks), 0)  # begins, does its share, and ends
 
 
-def address_of(function: Callable[..., object]) -> int:
-    """Of a compiled function."""
-    return ctypes.cast(function, ctypes.c_void_p).value
+@functools.cache
+def _address_of_share(numbers: int) -> int:
+    team = _team()
+    functions = (ctypes.cast(f, ctypes.c_void_p).value for f in (team.omp_get_thread_num, team.omp_get_num_threads))
+    return address_of(compiled(_share, numbers, *functions))
+
+
+def address_of(kernel: Callable[..., None]) -> int:
+    """Of what `compiled` returns."""
+    return kernel.address
 
 
 def addresses(*tensors: Tensor) -> tuple[int, ...]:
     """Of their first numbers; whoever asks keeps the tensors until they were used."""
-    return tuple(tensor.data_ptr() for tensor in tensors)
+    return tuple([tensor.data_ptr() for tensor in tensors])
 
 
 def _share(numbers: int, me: int, team: int) -> Function:

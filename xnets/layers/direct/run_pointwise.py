@@ -55,7 +55,7 @@ def pointwise_product(adjacency: Adjacency, x: Columns, transposed: bool) -> Run
         return _shared(adjacency, x, rows, group, threads)
     # the sums of several outputs at once load less, if the inputs stay in the cache
     group = _at_once()
-    fits = n * _tile(x.count, group) <= CACHE and n <= MOST_GROUPED and group * adjacency.degree <= 2 * MOST_GROUPED
+    fits = n * _most(x.count, group) <= CACHE and n <= MOST_GROUPED and group * adjacency.degree <= 2 * MOST_GROUPED
     shares = fits and edges * SHARING > rows * n
     return (_grouped if shares else _segmented)(adjacency, x, rows, transposed, threads)
 
@@ -65,11 +65,28 @@ def _at_once() -> int:
     return 4 if vector_width() == 16 else 2
 
 
-def _tile(columns: int, group: int) -> int:
-    """Columns of a tile: as many vectors of them as the registers hold sums of for each of a group of outputs."""
+def _most(columns: int, group: int) -> int:
+    """Columns of a tile at most: as many vectors as the registers hold sums of for each of a group of outputs.
+
+    What decides about the order of sums goes by this, which does not depend on the number of threads.
+    """
     width = vector_width()
     vectors = 4 if width == 16 else min(8, 12 // group)
     return min(vectors, -(-columns // width)) * width
+
+
+def _tile(columns: int, group: int, threads: int) -> int:
+    """Columns of a tile: at most so many, or some fewer, so that the last tile is not nearly empty and all threads have
+    about as much to do."""
+    width = vector_width()
+    vectors = -(-columns // width)
+
+    def time(of_tile: int) -> float:
+        tiles = -(-vectors // of_tile)
+        each = tiles / threads if tiles < threads else -(-tiles // threads)
+        return each * (of_tile + 1)  # weights are loaded for each tile
+
+    return min(range(_most(columns, group) // width, 0, -1), key=time) * width
 
 
 def as_they_lie(x: Columns, edges: int, rows: int) -> bool:
@@ -92,8 +109,8 @@ def _of_images(adjacency: Adjacency, x: Columns, rows: int, transposed: bool, th
 
 
 def _shared(adjacency: Adjacency, x: Columns, rows: int, group: int, threads: int) -> Run:
-    n, width, tile = x.channels, vector_width(), _tile(x.count, group)
-    chunks = min(-(-n * tile // CACHE), n)
+    n, width, tile = x.channels, vector_width(), _tile(x.count, group, threads)
+    chunks = min(-(-n * _most(x.count, group) // CACHE), n)
     sparse, bounds = adjacency.stored_rows(False), adjacency.bounds(False, chunks)
     kernel = compiled(shared.forward, group, x.last, tile // width, width)
     pieces = _pieces(-(-x.count // tile), rows // group, threads)
@@ -120,9 +137,9 @@ def _chunks_of_grouped(n: int, tile: int, degree: int) -> int:
 
 def _grouped(adjacency: Adjacency, x: Columns, rows: int, transposed: bool, threads: int) -> Run:
     n, width, group, edges = x.channels, vector_width(), _at_once(), adjacency.n_out * adjacency.degree
-    tile = _tile(x.count, group)
+    tile = _tile(x.count, group, threads)
     tiles, groups = -(-x.count // tile), -(-rows // group)
-    chunks = _chunks_of_grouped(n, tile, edges // rows)
+    chunks = _chunks_of_grouped(n, _most(x.count, group), edges // rows)
     sparse, side = adjacency.grouped(transposed, group, chunks), "inputs" if transposed else "outputs"
     tables = addresses(sparse.columns, sparse.counts, sparse.where, sparse.order)
     gather = side if tiles <= 2 else ""
@@ -144,10 +161,10 @@ def _grouped(adjacency: Adjacency, x: Columns, rows: int, transposed: bool, thre
 
 
 def _segmented(adjacency: Adjacency, x: Columns, rows: int, transposed: bool, threads: int) -> Run:
-    n, width, tile = x.channels, vector_width(), _tile(x.count, 1)
+    n, width, tile = x.channels, vector_width(), _tile(x.count, 1, threads)
     tiles = -(-x.count // tile)
     block = min(1024, -(-rows // (threads if tiles < threads else 1)))  # sums of a block stay in the cache
-    cut = adjacency.segments(transposed, NEAR // tile, block)
+    cut = adjacency.segments(transposed, NEAR // _most(x.count, 1), block)
     sparse = cut.rows if transposed else adjacency.stored_rows(False)
     gather = tiles <= 2 and sparse.order is not None
     order = sparse.order if gather else cut.spans
@@ -178,7 +195,8 @@ def pointwise_weight_gradient(adjacency: Adjacency, x: Columns) -> Run:
     """Of x and dy in one layout. run(x, dy, the graph's index, gradient) fills the gradient; in its order of edges."""
     n_in, width = x.channels, vector_width()
     n_out, degree = adjacency.n_out, adjacency.degree
-    vectors = min(8, -(-x.count // width))
+    vectors = -(-x.count // width)
+    vectors = -(-vectors // -(-vectors // 8))
     tile = vectors * width
     # few inputs at a time, but several of each output
     chunk = max(NEAR // tile // 2, 16 * n_in // degree)

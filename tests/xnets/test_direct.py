@@ -188,6 +188,26 @@ def test_which_images_are_read_as_they_lie(monkeypatch):
 
 
 @needs_llvmlite
+@given(
+    columns=st.integers(1, 3000), group=st.integers(1, 4), threads=st.integers(1, 5), width=st.sampled_from([4, 8, 16])
+)
+def test_no_thread_computes_more_columns_for_smaller_tiles(columns, group, threads, width):
+    from xnets.layers.direct import jit
+    from xnets.layers.direct.run_pointwise import _most, _tile
+
+    def of_busiest_thread(tile):
+        tiles = -(-columns // tile)
+        return tile * (tiles / threads if tiles < threads else -(-tiles // threads))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jit, "_forced", [(width, "")])
+        tile, most = _tile(columns, group, threads), _most(columns, group)
+        assert 0 < tile <= most
+        assert tile % width == 0
+        assert of_busiest_thread(tile) <= of_busiest_thread(most)
+
+
+@needs_llvmlite
 @pytest.mark.skipif(not hasattr(mmap, "PROT_READ"), reason="no pages to protect")
 @pytest.mark.parametrize("size", [(7, 7), (14, 14), (16, 16), (5, 31), (33, 33)])
 @pytest.mark.parametrize("stride", [1, 2])

@@ -16,6 +16,8 @@ from tests.xnets.layer_cases import SAME
 from xnets import ExpanderConv2d, ExpanderLinear
 from xnets.graphs import BipartiteGraph
 from xnets.layers.choice import Call, choose, compute
+from xnets.layers.direct.adjacency import MOST_PLANS, adjacency_of
+from xnets.layers.direct.scattered import at_edges
 
 
 @needs_llvmlite
@@ -238,13 +240,38 @@ def test_work_is_shared_by_torchs_own_threads_in_any_thread_in_a_forked_child_an
 
 @needs_llvmlite
 def test_threads_may_meet_graphs_for_the_first_time_together():
+    """And make tables of them together: none may go on with one that the other has thrown away."""
+    kinds = [((4, 4), 1), ((4, 4), 3), ((9, 9), 1), ((9, 9), 3)]
     for _ in range(5):
         layers = [ExpanderLinear(12, 8, degree=3, seed=i, kernel="direct") for i in range(30)]
-        x = torch.randn(2, 12)
+        given = [torch.randn(2, 12) for _ in layers]
+        for i, (size, window) in enumerate(5 * kinds):
+            degree = (40, 8, 2)[i % 3]  # one table for each way to sum
+            given.append(torch.randn(3, 48, *size))
+            layers.append(
+                ExpanderConv2d(48, 40, window, padding=window // 2, degree=degree, seed=i, kernel="direct", bias=False)
+            )
         with ThreadPoolExecutor(8) as threads:
-            found = list(threads.map(lambda _: [layer(x) for layer in layers], range(8)))  # noqa: B023
-        for outputs in found:
-            torch.testing.assert_close(outputs, [layer.to_dense()(x) for layer in layers])
+            found = list(threads.map(lambda _: [step(*pair) for pair in zip(layers, given, strict=True)], range(8)))  # noqa: B023
+        dense = [step(layer.to_dense(), x) for layer, x in zip(layers, given, strict=True)]
+        for results in found:
+            for layer, (y, dx, dw), (want_y, want_dx, want_dw) in zip(layers, results, dense, strict=True):
+                torch.testing.assert_close((y, dx), (want_y, want_dx), rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(dw, at_edges(want_dw, layer.neighbours), rtol=1e-4, atol=1e-4)
+
+
+@needs_llvmlite
+def test_batches_of_ever_new_sizes_do_not_fill_the_memory():
+    layer = ExpanderLinear(12, 8, degree=3, kernel="direct")
+    for rows in range(1, MOST_PLANS + 20):
+        layer(torch.randn(rows, 12))
+    assert 0 < len(adjacency_of(layer.neighbours, 12, 8).plans) <= MOST_PLANS
+
+
+def step(layer, x):
+    x = x.clone().requires_grad_()
+    y = layer(x)
+    return y.detach(), *torch.autograd.grad(y.square().sum(), (x, layer.weight))
 
 
 @needs_llvmlite

@@ -1,6 +1,7 @@
 """`make bench`'s last step: benchmarks/kernels.md and the figures from the csv files beside this file."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -15,8 +16,8 @@ TARGETS = {
     "linear 9216-4096": (1.0, 1.9, 3.5, 6.0),
 }  # fmt: skip
 AVX2 = (
-    "Written by `python -m benchmarks.layers --csv benchmarks/layers_avx2.csv` there; with its own limits, and not as "
-    "quiet a machine as the other."
+    "Written by `python -m benchmarks.layers --csv benchmarks/layers_avx2.csv` and `python -m benchmarks.choice --csv "
+    "benchmarks/choice_avx2.csv` there; with its own limits, and not as quiet a machine as the other."
 )
 PASSES = {"forward": 1.0, "forward+backward": 0.8}
 
@@ -29,6 +30,23 @@ HEADING = (
     "data are moved: the other edges at the peak, all else as long as it takes our kernels with one edge for each "
     "output; an estimate, which some layers beat). Bold: reached."
 )
+
+
+class Measurements(NamedTuple):
+    """The csv files; those of `avx2` are of a machine without AVX-512."""
+
+    layers: pd.DataFrame
+    networks: pd.DataFrame
+    choice: pd.DataFrame
+    memory: pd.DataFrame
+    layers_avx2: pd.DataFrame
+    choice_avx2: pd.DataFrame
+
+
+def committed() -> Measurements:
+    """As they lie beside this file."""
+    choice, memory, choice_avx2 = (pd.read_csv(HERE / f"{name}.csv") for name in ("choice", "memory", "choice_avx2"))
+    return Measurements(read("layers"), read("networks"), choice, memory, read("layers_avx2"), choice_avx2)
 
 
 def read(name: str) -> pd.DataFrame:
@@ -171,6 +189,16 @@ def choice_table(choice: pd.DataFrame) -> list[str]:
     return markdown(["network", "threads", "pass", "distinct layers", "by direct", "median ratio", "worst layer"], rows)
 
 
+def slower(choice: pd.DataFrame) -> str:
+    """In how many cells "auto" is not what was asked for."""
+    said = []
+    for threads, mine in choice.groupby("threads"):
+        some = mine[mine["ratio"] < 0.95]
+        worst = f", the worst of them {some['ratio'].min():.2f} times as fast" if len(some) else ""
+        said.append(f"with {threads} in {len(some)} of {len(mine)}{worst}")
+    return f"Slower by more than 5 %, by number of threads: {'; '.join(said)}."
+
+
 def memory_table(memory: pd.DataFrame) -> list[str]:
     """Markdown."""
     head = ["network", "method", "parameters", "with gradients and momenta, MB", "graphs, masks, norms, MB",
@@ -201,12 +229,11 @@ def measured_on(layers: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     return f"{layers['machine'].iloc[0]}; {rates}", layers
 
 
-def text(
-    layers: pd.DataFrame, networks: pd.DataFrame, choice: pd.DataFrame, memory: pd.DataFrame, avx2: pd.DataFrame
-) -> str:
-    """kernels.md; `avx2`: layers on a machine without AVX-512."""
-    machine, layers = measured_on(layers)
-    other, avx2 = measured_on(avx2)
+def text(measured: Measurements) -> str:
+    """kernels.md."""
+    networks, choice = measured.networks, measured.choice
+    machine, layers = measured_on(measured.layers)
+    other, avx2 = measured_on(measured.layers_avx2)
     parts = [
         "# What the kernels reach", "",
         f"Written by `make bench` from the csv files beside it, which name the commits they were measured at. Machine: "
@@ -233,21 +260,28 @@ def text(
         "",
     ]
     parts += ["## The automatic choice, layer by layer", ""]
-    parts += ["`auto` in NCHW against the faster of dense and masked.", "", *choice_table(choice), ""]
+    parts += [
+        "`auto` in NCHW against the faster of dense and masked.",
+        "",
+        *choice_table(choice),
+        "",
+        slower(choice),
+        "",
+    ]
     parts += ["## Networks", "", f"In brackets the quartiles. {LIMIT}", "", *networks_table(networks), ""]
-    parts += ["![networks](networks.png)", "", "## Memory of training", "", *memory_table(memory), ""]
+    parts += ["![networks](networks.png)", "", "## Memory of training", "", *memory_table(measured.memory), ""]
     parts += ["## A machine without AVX-512", "", f"{other}. {AVX2}", "", *asked_and_reached(avx2, "### Layers")]
-    parts += [*against_groups(layers_against_groups(avx2)), "", to_be_level(avx2), ""]
+    parts += [*against_groups(layers_against_groups(avx2)), "", to_be_level(avx2), "", "### The automatic choice", ""]
+    parts += [*choice_table(measured.choice_avx2), "", slower(measured.choice_avx2), ""]
     return "\n".join(parts)
 
 
 def main() -> None:
     """Write."""
-    layers, networks = read("layers"), read("networks")
-    choice, memory = (pd.read_csv(HERE / f"{name}.csv") for name in ("choice", "memory"))
-    (HERE / "kernels.md").write_text(text(layers, networks, choice, memory, read("layers_avx2")))
-    draw_layers(layers[layers["layer"].notna()], list(TARGETS), HERE / "layers.png")
-    draw_networks(networks, HERE / "networks.png")
+    measured = committed()
+    (HERE / "kernels.md").write_text(text(measured))
+    draw_layers(measured.layers[measured.layers["layer"].notna()], list(TARGETS), HERE / "layers.png")
+    draw_networks(measured.networks, HERE / "networks.png")
     print(f"written: {HERE / 'kernels.md'}, layers.png, networks.png")
 
 

@@ -320,15 +320,14 @@ _lock = ForkedLock()  # two threads may meet a graph for the first time together
 
 def adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:
     """The Adjacency of an index (n_out / block, D), built once as long as the tensor lives and is not written to."""
-    seen = _seen.get(id(index))
-    if seen is not None and seen.tensor() is index and seen.state == _state(index, n_in, n_out):
-        return seen.adjacency.of(index)
-    found = _adjacency_of(index, n_in, n_out)
-    if not index.is_inference():
-        number = id(index)
-        forget = weakref.ref(index, lambda _: _seen.pop(number, None))
-        _seen[number] = _Seen(forget, _state(index, n_in, n_out), found)
-    return found.of(index)
+    if index.is_inference():
+        return _adjacency_of(index, n_in, n_out).of(index)
+    number, state = id(index), _state(index, n_in, n_out)
+    seen = _seen.get(number)
+    if seen is None or seen.tensor() is not index or seen.state != state:
+        forgotten = weakref.ref(index, lambda _: _seen.pop(number, None))
+        seen = _seen[number] = _Seen(forgotten, state, _adjacency_of(index, n_in, n_out))
+    return seen.adjacency.of(index)
 
 
 def _state(index: Tensor, n_in: int, n_out: int) -> tuple:

@@ -107,6 +107,20 @@ def test_what_changes_the_time_is_another_case():
     assert choice.case(layer_and_image()[0].call(x)) == cases[0]  # another graph and other weights are not
 
 
+@pytest.mark.skipif(bool(missing()), reason=missing())
+@pytest.mark.parametrize(
+    "change", [lambda index: index[:, :8], lambda index: index[:16], lambda index: index.repeat(1, 2)]
+)
+def test_a_graph_that_no_longer_fits_is_refused_in_a_case_that_is_known(monkeypatch, change):
+    monkeypatch.setattr(choice, "measure", lambda call, names: {name: float(name != "direct") for name in names})
+    layer, x = layer_and_image()
+    assert chosen(layer, x).kernel == "direct"
+    layer.neighbours = change(layer.neighbours).contiguous()
+    assert chosen(layer, x).kernel == "dense"
+    with pytest.raises((IndexError, RuntimeError)):  # torch says what does not fit
+        layer(x)
+
+
 def test_a_damaged_cache_is_measured_anew_and_kept(monkeypatch):
     two_kernels(monkeypatch, 1, 6)
     layer, x = layer_and_image()

@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -258,6 +259,24 @@ def test_threads_may_meet_graphs_for_the_first_time_together():
             for layer, (y, dx, dw), (want_y, want_dx, want_dw) in zip(layers, results, dense, strict=True):
                 torch.testing.assert_close((y, dx), (want_y, want_dx), rtol=1e-4, atol=1e-4)
                 torch.testing.assert_close(dw, at_edges(want_dw, layer.neighbours), rtol=1e-4, atol=1e-4)
+
+
+@needs_llvmlite
+def test_a_graph_whose_memory_comes_back_with_another_is_another():
+    """Version, address and shape are what they were; the storage is not."""
+    memory, other = (
+        np.sort(np.argsort(np.random.default_rng(i).random((8, 12)))[:, :3]).astype("int32") for i in (0, 1)
+    )
+    layer, x = ExpanderLinear(12, 8, degree=3, kernel="direct"), torch.randn(2, 12)
+    layer.neighbours.data = torch.from_numpy(memory)
+    before = layer(x)
+    layer.neighbours.data = torch.from_numpy(other)
+    memory[:] = other
+    layer.neighbours.data = torch.from_numpy(memory)
+    assert not torch.equal(layer(x), before)
+    x.requires_grad_()
+    for got, wanted in zip(step(layer, x)[:2], step(layer.to_dense(), x)[:2], strict=True):  # its tables too
+        torch.testing.assert_close(got, wanted)
 
 
 @needs_llvmlite

@@ -126,12 +126,13 @@ def choose(name: str, call: Call) -> Choice:
 
 
 def _key(call: Call) -> tuple:
-    """All that `case` says, in less time: this is asked for with every call of a layer."""
-    x, weight = call.x, call.weight
+    """All that `case` and refusals depend on, in less time: this is asked for with every call of a layer."""
+    x, weight, index = call.x, call.weight, call.edges.index
     cast = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else None
     wanted, threads = gradients_wanted(call), torch.get_num_threads()
     about_x = x.shape, x.stride(), x.dtype, x.device
-    return *about_x, weight.shape, weight.dtype, call.edges[1:], call.how, cast, wanted, threads
+    about_graph = index.shape, index.device, *call.edges[1:]
+    return *about_x, weight.shape, weight.dtype, weight.device, *about_graph, call.how, cast, wanted, threads
 
 
 def _find(key: str, call: Call) -> Choice:

@@ -309,6 +309,7 @@ class _Seen(NamedTuple):
     """A tensor met before, and its adjacency."""
 
     tensor: weakref.ref
+    storage: StorageWeakRef  # for as long as it is held, no other storage gets its number
     state: tuple
     adjacency: Adjacency
 
@@ -326,13 +327,14 @@ def adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:
     seen = _seen.get(number)
     if seen is None or seen.tensor() is not index or seen.state != state:
         forgotten = weakref.ref(index, lambda _: _seen.pop(number, None))
-        seen = _seen[number] = _Seen(forgotten, state, _adjacency_of(index, n_in, n_out))
+        storage = StorageWeakRef(index.untyped_storage())
+        seen = _seen[number] = _Seen(forgotten, storage, state, _adjacency_of(index, n_in, n_out))
     return seen.adjacency.of(index)
 
 
 def _state(index: Tensor, n_in: int, n_out: int) -> tuple:
     """All that changes when a tensor is written to, or gets other memory."""
-    return index._version, index.data_ptr(), index.shape, index.stride(), n_in, n_out
+    return index._version, index.untyped_storage()._cdata, index.data_ptr(), index.shape, index.stride(), n_in, n_out
 
 
 def _adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:

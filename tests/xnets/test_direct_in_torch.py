@@ -280,6 +280,18 @@ def test_a_graph_whose_memory_comes_back_with_another_is_another():
 
 
 @needs_llvmlite
+def test_layers_that_have_computed_may_be_swapped(monkeypatch):
+    """torch refuses that of tensors to which somebody holds a weak reference."""
+    monkeypatch.setattr(torch.__future__, "get_swap_module_params_on_conversion", lambda: True)
+    first, other = (ExpanderLinear(12, 8, degree=3, seed=seed, kernel="direct") for seed in (0, 1))
+    x = torch.randn(2, 12)
+    first(x)
+    torch.utils.swap_tensors(first.neighbours, other.neighbours.clone())
+    first.load_state_dict(other.state_dict())
+    assert torch.equal(first(x), other(x))
+
+
+@needs_llvmlite
 def test_batches_of_ever_new_sizes_do_not_fill_the_memory():
     layer = ExpanderLinear(12, 8, degree=3, kernel="direct")
     for rows in range(1, MOST_PLANS + 20):

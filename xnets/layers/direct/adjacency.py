@@ -1,7 +1,6 @@
 """What the kernels need of a graph beyond its index, computed once for each graph and kept while it lives."""
 
 import functools
-import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -285,7 +284,7 @@ def _group_some(
 
 
 def planned(make: Callable[..., Any]) -> Callable[..., Any]:
-    """make(adjacency, *shape) is called once for each graph, shape, number of threads and width of vectors.
+    """What make(adjacency, *shape) returns is kept for each graph, shape, number of threads and width of vectors.
 
     Shapes alone decide about kernels, tables and shares of the work: to find them anew would take as long as a small
     layer. What `make` returns must not hold the adjacency, whose index would never be freed: see Adjacency.of. The
@@ -305,48 +304,23 @@ def planned(make: Callable[..., Any]) -> Callable[..., Any]:
     return plan
 
 
-class _Seen(NamedTuple):
-    """A tensor met before, and its adjacency."""
-
-    tensor: weakref.ref
-    storage: StorageWeakRef  # for as long as it is held, no other storage gets its number
-    state: tuple
-    adjacency: Adjacency
-
-
-_seen: dict[int, _Seen] = {}  # by the id of the tensor: the shortest way
 _known: dict[tuple, tuple[StorageWeakRef, Adjacency]] = {}
 _lock = ForkedLock()  # two threads may meet a graph for the first time together
 
 
 def adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:
     """The Adjacency of an index (n_out / block, D), built once as long as the tensor lives and is not written to."""
-    if index.is_inference():
-        return _adjacency_of(index, n_in, n_out).of(index)
-    number, state = id(index), _state(index, n_in, n_out)
-    seen = _seen.get(number)
-    if seen is None or seen.tensor() is not index or seen.state != state:
-        forgotten = weakref.ref(index, lambda _: _seen.pop(number, None))
-        storage = StorageWeakRef(index.untyped_storage())
-        seen = _seen[number] = _Seen(forgotten, storage, state, _adjacency_of(index, n_in, n_out))
-    return seen.adjacency.of(index)
-
-
-def _state(index: Tensor, n_in: int, n_out: int) -> tuple:
-    """All that changes when a tensor is written to, or gets other memory."""
-    return index._version, index.untyped_storage()._cdata, index.data_ptr(), index.shape, index.stride(), n_in, n_out
-
-
-def _adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:
-    storage = StorageWeakRef(index.untyped_storage())
-    # the weak reference keeps the storage's address from being given to another one
+    # made in inference_mode it has no version: only a look at it tells whether it was written to
     version = None if index.is_inference() else index._version
-    key = (storage.cdata, index.storage_offset(), tuple(index.shape), index.stride(), version, n_in, n_out)
-    with _lock.now:
-        found = _known.get(key)
-        # made in inference_mode it has no version: only a look at it tells whether it was written to
-        if found is None or (version is None and not found[1].made_from(index)):
-            for old in [k for k, (kept, _) in _known.items() if kept.expired() or k[:4] == key[:4]]:
-                del _known[old]
-            found = _known[key] = (storage, Adjacency(index, n_in, n_out))
-        return found[1]
+    storage = index.untyped_storage()
+    key = (storage._cdata, index.data_ptr(), index.shape, index.stride(), version, n_in, n_out)
+    found = _known.get(key)
+    if found is None or (version is None and not found[1].made_from(index)):
+        with _lock.now:
+            found = _known.get(key)
+            if found is None or (version is None and not found[1].made_from(index)):
+                for old in [k for k, (kept, _) in _known.items() if kept.expired() or k[:4] == key[:4]]:
+                    del _known[old]
+                # the weak reference keeps the storage's number from being given to another one
+                found = _known[key] = (StorageWeakRef(storage), Adjacency(index, n_in, n_out))
+    return found[1].of(index)

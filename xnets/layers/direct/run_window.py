@@ -74,9 +74,8 @@ def window_product(
     chunks = min(-(-channels * window.under(tiling) * lanes // UNDER_TILE), channels)
     sparse, bounds = adjacency.stored_rows(transposed), adjacency.bounds(transposed, chunks)
     blocks = -(-images // lanes)
-    zeros, sink = torch.zeros(
-        2, lanes, dtype=torch.float32, device="cpu"
-    )  # what lies beyond a border, and a place for what nobody reads
+    # what lies beyond a border, and a place for what nobody reads
+    zeros, sink = torch.zeros(2, lanes, dtype=torch.float32, device="cpu")
     product = compiled(window.product, tiling, chunks > 1, lanes)
     unpack = compiled(window.unpack, tiling.pixels, step_of(tiling.pixels), lanes)
     packed_floats, sums_floats = packing.floats(channels), packing.sums(rows)

@@ -260,14 +260,8 @@ def text(measured: Measurements) -> str:
         "",
     ]
     parts += ["## The automatic choice, layer by layer", ""]
-    parts += [
-        "`auto` in NCHW against the faster of dense and masked.",
-        "",
-        *choice_table(choice),
-        "",
-        slower(choice),
-        "",
-    ]
+    parts += ["`auto` in NCHW against the faster of dense and masked.", ""]
+    parts += [*choice_table(choice), "", slower(choice), ""]
     parts += ["## Networks", "", f"In brackets the quartiles. {LIMIT}", "", *networks_table(networks), ""]
     parts += ["![networks](networks.png)", "", "## Memory of training", "", *memory_table(measured.memory), ""]
     parts += ["## A machine without AVX-512", "", f"{other}. {AVX2}", "", *asked_and_reached(avx2, "### Layers")]

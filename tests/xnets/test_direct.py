@@ -1,11 +1,9 @@
 """The direct kernels' numbers against dense layers in float64: any shape, graph, vector width and number of threads."""
 
-import gc
 import itertools
 import math
 import mmap
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,7 +19,6 @@ from tests.xnets.direct_cases import (
     on_threads,
     problem,
 )
-from xnets import ExpanderConv2d, ExpanderLinear
 from xnets.layers.direct import DirectKernel
 
 
@@ -310,80 +307,11 @@ def test_work_in_pieces_that_fit_small_caches(name, sharing, chunk, monkeypatch)
     assert_right(problem(n_in, rows, 1, degree, window, 70, size, double=True))
 
 
-@pytest.mark.parametrize("at_once", [1, 40, 2**16])
-@pytest.mark.parametrize(("group", "chunks"), [(4, 1), (4, 3), (1, 2), (3, 1)])
-def test_groups_of_rows_hold_each_edge_once(monkeypatch, at_once, group, chunks):
-    """Some at a time as all at once: every entry's column meets the rows of its subset, by its own edges."""
-    from xnets.layers.direct import adjacency
-
-    monkeypatch.setattr(adjacency, "AT_ONCE", at_once)
-    draws = np.random.default_rng(0)
-    rows, columns = (draws.integers(0, n, 300).astype(np.int32) for n in (50, 23))  # some of them twice
-    grouped = adjacency.group_rows(rows, columns, 50, 23, group, chunks)
-    counts, entries, where, order = (tensor.tolist() for tensor in grouped)
-    assert sorted(order) == list(range(300))
-    for block, (of_subsets, (entry, edge)) in enumerate(zip(counts, where, strict=True)):
-        chunk, first_row = block // -(-50 // group), block % -(-50 // group) * group
-        for subset, count in enumerate(of_subsets, 1):
-            members = [first_row + i for i in range(group) if subset >> i & 1]
-            assert entries[entry : entry + count] == sorted(entries[entry : entry + count])
-            for column in entries[entry : entry + count]:
-                assert column // -(-23 // chunks) == chunk
-                mine, edge = order[edge : edge + len(members)], edge + len(members)
-                assert [(rows[e], columns[e]) for e in mine] == [(row, column) for row in members]
-            entry += count
-    assert len(entries) == sum(map(sum, counts))
-
-
 @needs_llvmlite
 @pytest.mark.parametrize("window", [3, 1, 0])
 def test_neighbours_in_any_order(window):
     x, weight, edges, upstream = problem(40, 30, 1, 5, window, 5, (6, 5))
     assert_right((x, weight, edges._replace(index=edges.index.flip(1)), upstream))
-
-
-@needs_llvmlite
-def test_two_graphs_and_a_changed_one():
-    """Derived structures belong to one graph, as it is now."""
-    layer = ExpanderLinear(16, 8, degree=4, seed=0, kernel="direct")
-    x = torch.randn(3, 16)
-    for seed in (1, 2, 3):
-        other = ExpanderLinear(16, 8, degree=4, seed=seed)
-        layer(x)
-        layer.load_state_dict(other.state_dict())
-        torch.testing.assert_close(layer(x), other(x))
-    for seed in range(20):  # memory of dead graphs is used again
-        layer = ExpanderLinear(16, 8, degree=4, seed=seed, kernel="direct")
-        torch.testing.assert_close(layer(x), layer.to_dense()(x))
-
-
-@needs_llvmlite
-@pytest.mark.parametrize("window", [0, 1, 3])
-def test_known_graphs_are_forgotten(window):
-    """With their layers: no table of a kernel may hold the layer's own index."""
-    from xnets.layers.direct import adjacency
-
-    adjacency._known.clear()
-    size = (6, 6) if window else ()
-    for seed in range(5):
-        given = {"degree": 4, "seed": seed, "bias": False, "kernel": "direct"}
-        layer = (
-            ExpanderConv2d(16, 8, window, padding=window // 2, **given) if window else ExpanderLinear(16, 8, **given)
-        )
-        layer(torch.randn(3, 16, *size, requires_grad=True)).sum().backward()
-        assert len(adjacency._known) == 1
-        del layer
-        gc.collect()
-        assert all(kept.expired() for kept, _ in adjacency._known.values())
-
-
-@needs_llvmlite
-def test_an_index_and_its_transpose_are_two_graphs():
-    x, weight = torch.randn(3, 4), torch.randn(4, 4)
-    index = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0], [0, 2, 3, 1], [3, 1, 0, 2]], dtype=torch.int32)
-    for now in (index, index.t()):
-        right = torch.stack([(x[:, now[o].long()] * weight[o]).sum(1) for o in range(4)], 1)
-        torch.testing.assert_close(torch.ops.xnets.direct(x, weight, now), right)
 
 
 @needs_llvmlite

@@ -3,10 +3,8 @@
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -17,19 +15,6 @@ from tests.xnets.layer_cases import SAME
 from xnets import ExpanderConv2d, ExpanderLinear
 from xnets.graphs import BipartiteGraph
 from xnets.layers.choice import Call, choose, compute
-from xnets.layers.direct.adjacency import MOST_PLANS, adjacency_of
-from xnets.layers.direct.scattered import at_edges
-
-
-@needs_llvmlite
-def test_graphs_of_inference_mode_are_prepared_once(monkeypatch):
-    from xnets.layers.direct import adjacency
-
-    with torch.inference_mode():
-        layer = ExpanderLinear(16, 8, degree=4, seed=0, block=2, kernel="direct")
-        first = layer(torch.ones(3, 16))
-        monkeypatch.setattr(adjacency, "Adjacency", None)
-        assert torch.equal(layer(torch.ones(3, 16)), first)
 
 
 @needs_llvmlite
@@ -237,72 +222,6 @@ def test_default_dtype_and_device_change_nothing():
 def test_work_is_shared_by_torchs_own_threads_in_any_thread_in_a_forked_child_and_without_openmp():
     done = subprocess.run([sys.executable, "-c", WORKERS], capture_output=True, text=True, timeout=120)
     assert done.stdout == "all done\n", done.stdout + done.stderr
-
-
-@needs_llvmlite
-def test_threads_may_meet_graphs_for_the_first_time_together():
-    """And make tables of them together: none may go on with one that the other has thrown away."""
-    kinds = [((4, 4), 1), ((4, 4), 3), ((9, 9), 1), ((9, 9), 3)]
-    for _ in range(5):
-        layers = [ExpanderLinear(12, 8, degree=3, seed=i, kernel="direct") for i in range(30)]
-        given = [torch.randn(2, 12) for _ in layers]
-        for i, (size, window) in enumerate(5 * kinds):
-            degree = (40, 8, 2)[i % 3]  # one table for each way to sum
-            given.append(torch.randn(3, 48, *size))
-            layers.append(
-                ExpanderConv2d(48, 40, window, padding=window // 2, degree=degree, seed=i, kernel="direct", bias=False)
-            )
-        with ThreadPoolExecutor(8) as threads:
-            found = list(threads.map(lambda _: [step(*pair) for pair in zip(layers, given, strict=True)], range(8)))  # noqa: B023
-        dense = [step(layer.to_dense(), x) for layer, x in zip(layers, given, strict=True)]
-        for results in found:
-            for layer, (y, dx, dw), (want_y, want_dx, want_dw) in zip(layers, results, dense, strict=True):
-                torch.testing.assert_close((y, dx), (want_y, want_dx), rtol=1e-4, atol=1e-4)
-                torch.testing.assert_close(dw, at_edges(want_dw, layer.neighbours), rtol=1e-4, atol=1e-4)
-
-
-@needs_llvmlite
-def test_a_graph_whose_memory_comes_back_with_another_is_another():
-    """Version, address and shape are what they were; the storage is not."""
-    memory, other = (
-        np.sort(np.argsort(np.random.default_rng(i).random((8, 12)))[:, :3]).astype("int32") for i in (0, 1)
-    )
-    layer, x = ExpanderLinear(12, 8, degree=3, kernel="direct"), torch.randn(2, 12)
-    layer.neighbours.data = torch.from_numpy(memory)
-    before = layer(x)
-    layer.neighbours.data = torch.from_numpy(other)
-    memory[:] = other
-    layer.neighbours.data = torch.from_numpy(memory)
-    assert not torch.equal(layer(x), before)
-    x.requires_grad_()
-    for got, wanted in zip(step(layer, x)[:2], step(layer.to_dense(), x)[:2], strict=True):  # its tables too
-        torch.testing.assert_close(got, wanted)
-
-
-@needs_llvmlite
-def test_layers_that_have_computed_may_be_swapped(monkeypatch):
-    """torch refuses that of tensors to which somebody holds a weak reference."""
-    monkeypatch.setattr(torch.__future__, "get_swap_module_params_on_conversion", lambda: True)
-    first, other = (ExpanderLinear(12, 8, degree=3, seed=seed, kernel="direct") for seed in (0, 1))
-    x = torch.randn(2, 12)
-    first(x)
-    torch.utils.swap_tensors(first.neighbours, other.neighbours.clone())
-    first.load_state_dict(other.state_dict())
-    assert torch.equal(first(x), other(x))
-
-
-@needs_llvmlite
-def test_batches_of_ever_new_sizes_do_not_fill_the_memory():
-    layer = ExpanderLinear(12, 8, degree=3, kernel="direct")
-    for rows in range(1, MOST_PLANS + 20):
-        layer(torch.randn(rows, 12))
-    assert 0 < len(adjacency_of(layer.neighbours, 12, 8).plans) <= MOST_PLANS
-
-
-def step(layer, x):
-    x = x.clone().requires_grad_()
-    y = layer(x)
-    return y.detach(), *torch.autograd.grad(y.square().sum(), (x, layer.weight))
 
 
 @needs_llvmlite

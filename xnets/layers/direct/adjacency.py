@@ -52,8 +52,12 @@ class Rows(NamedTuple):
         """The columns; those of outputs that stand in order are the graph's index."""
         return index if self.columns is None else self.columns
 
+    def room_for(self, gradient: Tensor) -> Tensor:
+        """Where a gradient is to be filled in the rows' order: the gradient itself, if that is the layer's."""
+        return gradient if self.order is None else torch.empty_like(gradient)
+
     def restore(self, found: Tensor, gradient: Tensor) -> None:
-        """found, of filters as the rows have them (M, ...) -> gradient, as the layer has them; the same if they are."""
+        """found, filled in the rows' order -> gradient, in the layer's; nothing to do if it is the gradient itself."""
         if self.order is not None:
             edges = len(self.order)
             gradient.view(edges, -1)[self.order] = found.view(edges, -1)
@@ -283,6 +287,10 @@ def _group_some(
     return counts.astype(np.int32), columns[starts].astype(np.int32), order[places]
 
 
+# Of x, then weight or dy, then the graph's index; fills the last: y, or the weight's gradient.
+Run = Callable[[Tensor, Tensor, Tensor, Tensor], None]
+
+
 def planned(make: Callable[..., Any]) -> Callable[..., Any]:
     """What make(adjacency, *shape) returns is kept for each graph, shape, number of threads and width of vectors.
 
@@ -314,13 +322,11 @@ def adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:
     version = None if index.is_inference() else index._version
     storage = index.untyped_storage()
     key = (storage._cdata, index.data_ptr(), index.shape, index.stride(), version, n_in, n_out)
-    found = _known.get(key)
-    if found is None or (version is None and not found[1].made_from(index)):
-        with _lock.now:
-            found = _known.get(key)
-            if found is None or (version is None and not found[1].made_from(index)):
-                for old in [k for k, (kept, _) in _known.items() if kept.expired() or k[:4] == key[:4]]:
-                    del _known[old]
-                # the weak reference keeps the storage's number from being given to another one
-                found = _known[key] = (StorageWeakRef(storage), Adjacency(index, n_in, n_out))
-    return found[1].of(index)
+    with _lock.now:
+        found = _known.get(key)
+        if found is None or (version is None and not found[1].made_from(index)):
+            for old in [k for k, (kept, _) in _known.items() if kept.expired() or k[:4] == key[:4]]:
+                del _known[old]
+            # the weak reference keeps the storage's number from being given to another one
+            found = _known[key] = (StorageWeakRef(storage), Adjacency(index, n_in, n_out))
+        return found[1].of(index)

@@ -26,9 +26,9 @@ def output(x: Tensor, weight: Tensor, index: Tensor, stride: int = 1) -> Tensor:
     adjacency = adjacency_of(index, x.shape[1], weight.shape[0])
     layout, size = _layout(x), _size(x, stride)
     if weight.dim() == 4 and weight.shape[2] == 3:
-        return _cast(_window_product(x, weight, adjacency, False, size, stride), dtype, layout)
+        return _converted(_window_product(x, weight, adjacency, False, size, stride), dtype, layout)
     x = _laid_out(_seen(x, stride), layout)
-    return _cast(_pointwise_product(x, weight, adjacency, False, size, layout), dtype, layout)
+    return _converted(_pointwise_product(x, weight, adjacency, False, size, layout), dtype, layout)
 
 
 def input_gradient(
@@ -39,9 +39,9 @@ def input_gradient(
     adjacency = adjacency_of(index, size[0], weight.shape[0])
     layout = torch.channels_last if last else torch.contiguous_format
     if weight.dim() == 4 and weight.shape[2] == 3:
-        return _cast(_window_product(dy, weight, adjacency, True, tuple(size[1:]), stride), dtype, layout)
+        return _converted(_window_product(dy, weight, adjacency, True, tuple(size[1:]), stride), dtype, layout)
     dy = _laid_out(dy, layout)
-    dx = _cast(_pointwise_product(dy, weight, adjacency, True, tuple(dy.shape[2:]), layout), dtype, layout)
+    dx = _converted(_pointwise_product(dy, weight, adjacency, True, tuple(dy.shape[2:]), layout), dtype, layout)
     if stride == 1:
         return dx
     whole = torch.empty(dy.shape[0], *size, memory_format=layout, dtype=dtype, device="cpu").zero_()
@@ -109,7 +109,7 @@ def _single(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float32 else x.float()
 
 
-def _cast(x: Tensor, dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
+def _converted(x: Tensor, dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
     """To that dtype and layout."""
     return _laid_out(x if dtype == torch.float32 else x.to(dtype), layout)
 

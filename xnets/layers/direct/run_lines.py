@@ -4,13 +4,11 @@ Each number is summed by one thread in an order that depends on shapes alone, so
 of threads.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from xnets.layers.direct import lines
-from xnets.layers.direct.adjacency import Adjacency, planned
+from xnets.layers.direct.adjacency import Adjacency, Run, planned
 from xnets.layers.direct.jit import compiled, registers_for_sums, vector_width
 from xnets.layers.direct.threads import addresses, in_parallel, parts, parts_of_images, threads_for
 
@@ -47,11 +45,8 @@ def _few(images: int, width: int) -> bool:
 
 
 @planned
-def lines_product(
-    adjacency: Adjacency, shape: torch.Size, transposed: bool, size: tuple[int, int], stride: int
-) -> Callable[[Tensor, Tensor, Tensor, Tensor], None]:
-    """run(x, weight, index, y): x of that shape (N, columns of the matrix, H, W), weight (n_out, D, 3, 3), the graph's
-    index; fills y (N, its rows, *size)."""
+def lines_product(adjacency: Adjacency, shape: torch.Size, transposed: bool, size: tuple[int, int], stride: int) -> Run:
+    """x of that shape (N, columns of the matrix, H, W), weight (n_out, D, 3, 3) -> y (N, its rows, *size)."""
     images, channels = shape[:2]
     rows = adjacency.n_in if transposed else adjacency.n_out
     sparse, bounds = adjacency.stored_rows(transposed), adjacency.bounds(transposed, 1)
@@ -69,11 +64,8 @@ def lines_product(
 
 
 @planned
-def lines_weight_gradient(
-    adjacency: Adjacency, shape: torch.Size, size: tuple[int, int], stride: int
-) -> Callable[[Tensor, Tensor, Tensor, Tensor], None]:
-    """run(x, dy, index, gradient): x of that shape (N, n_in, H, W), dy (N, n_out, *size), the graph's index; fills the
-    gradient (n_out, D, 3, 3)."""
+def lines_weight_gradient(adjacency: Adjacency, shape: torch.Size, size: tuple[int, int], stride: int) -> Run:
+    """x of that shape (N, n_in, H, W), dy (N, n_out, *size) -> the gradient (n_out, D, 3, 3)."""
     images, n_in = shape[:2]
     n_out, degree = adjacency.n_out, adjacency.degree
     maps = lines.Maps(*size, *shape[2:], stride)
@@ -88,7 +80,7 @@ def lines_weight_gradient(
     shares = [(*piece, images, together, chunks, n_in, n_out, n_out * degree) for piece in pieces]
 
     def run(x: Tensor, dy: Tensor, index: Tensor, gradient: Tensor) -> None:
-        found = gradient if sparse.order is None else torch.empty_like(gradient)
+        found = sparse.room_for(gradient)
         in_parallel(kernel, [(*addresses(x, dy, sparse.columns_or(index), bounds, found), *share) for share in shares])
         sparse.restore(found, gradient)
 

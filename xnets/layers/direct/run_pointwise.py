@@ -4,14 +4,13 @@ Each output is summed by one thread in an order that depends on shapes alone, so
 of threads.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from xnets.layers.direct import planes, pointwise, segments, shared
-from xnets.layers.direct.adjacency import MOST_GROUPED, Adjacency, planned
+from xnets.layers.direct.adjacency import MOST_GROUPED, Adjacency, Run, planned
 from xnets.layers.direct.jit import compiled, registers_for_sums, vector_width
 from xnets.layers.direct.scratch import rooms_for
 from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, parts_of_images, threads_for
@@ -21,8 +20,6 @@ NEAR = 16 * 1024  # floats of input that shall stay close to the core
 GROUPED = 8 * 1024  # as NEAR, where several outputs are summed at once
 LYING = 12  # edges for each channel of x and y up to which images are read as they lie
 FEWEST_EDGES = 16  # of an output in a chunk
-
-Run = Callable[[Tensor, Tensor, Tensor, Tensor], None]  # of x, weight, the graph's index, and y, which it fills
 
 
 class Columns(NamedTuple):
@@ -192,7 +189,7 @@ def _pieces(tiles: int, blocks: int, threads: int) -> list[tuple[int, int, int, 
 
 @planned
 def pointwise_weight_gradient(adjacency: Adjacency, x: Columns) -> Run:
-    """Of x and dy in one layout. run(x, dy, the graph's index, gradient) fills the gradient; in its order of edges."""
+    """Of x, and dy in the same layout -> the gradient (n_out, D)."""
     n_in, width = x.channels, vector_width()
     n_out, degree = adjacency.n_out, adjacency.degree
     vectors = -(-x.count // width)
@@ -208,8 +205,8 @@ def pointwise_weight_gradient(adjacency: Adjacency, x: Columns) -> Run:
     rooms = rooms_for(len(pieces), (n_in + width) * tile, (n_out + width) * tile)
 
     def run(x: Tensor, dy: Tensor, index: Tensor, gradient: Tensor) -> None:
-        mine = gradient if sparse.order is None else torch.empty_like(gradient)
-        rooms.in_parallel(kernel, addresses(x, dy, sparse.columns_or(index), bounds, mine), shares)
-        sparse.restore(mine, gradient)
+        found = sparse.room_for(gradient)
+        rooms.in_parallel(kernel, addresses(x, dy, sparse.columns_or(index), bounds, found), shares)
+        sparse.restore(found, gradient)
 
     return run

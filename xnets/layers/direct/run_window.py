@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from xnets.layers.direct import window, window_gradient
-from xnets.layers.direct.adjacency import Adjacency, planned
+from xnets.layers.direct.adjacency import Adjacency, Run, planned
 from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.scratch import rooms_for, scratch
 from xnets.layers.direct.threads import address_of, addresses, in_parallel, is_even, parts, threads_for
@@ -62,9 +62,8 @@ def packing_for(images: int, maps: Maps) -> Packing:
 @planned
 def window_product(
     adjacency: Adjacency, shape: torch.Size, transposed: bool, size: tuple[int, int], stride: int
-) -> Callable[[Tensor, Tensor, Tensor, Tensor], None]:
-    """run(x, weight, index, y): x of that shape (N, columns of the matrix, H, W), weight (n_out, D, 3, 3), the graph's
-    index; fills y (N, its rows, *size)."""
+) -> Run:
+    """x of that shape (N, columns of the matrix, H, W), weight (n_out, D, 3, 3) -> y (N, its rows, *size)."""
     images, channels = shape[:2]
     packing = packing_for(images, Maps(*size, *shape[2:], stride, transposed))
     rows = adjacency.n_in if transposed else adjacency.n_out
@@ -105,11 +104,8 @@ def window_product(
 
 
 @planned
-def window_weight_gradient(
-    adjacency: Adjacency, shape: torch.Size, size: tuple[int, int], stride: int
-) -> Callable[[Tensor, Tensor, Tensor, Tensor], None]:
-    """run(x, dy, index, gradient): x of that shape (N, n_in, H, W), dy (N, n_out, *size), the graph's index; fills the
-    gradient (n_out, D, 3, 3)."""
+def window_weight_gradient(adjacency: Adjacency, shape: torch.Size, size: tuple[int, int], stride: int) -> Run:
+    """x of that shape (N, n_in, H, W), dy (N, n_out, *size) -> the gradient (n_out, D, 3, 3)."""
     images, n_in = shape[:2]
     n_out, degree = adjacency.n_out, adjacency.degree
     packing = packing_for(images, Maps(*size, *shape[2:], stride))
@@ -133,7 +129,7 @@ def window_weight_gradient(
     rooms = rooms_for(len(pieces), per * plane * lanes * together)
 
     def run(x: Tensor, dy: Tensor, index: Tensor, gradient: Tensor) -> None:
-        found = gradient if sparse.order is None else torch.empty_like(gradient)
+        found = sparse.room_for(gradient)
         given = addresses(sparse.columns_or(index), bounds, found)
         with scratch(together * of_dy) as outputs:
             for first in range(0, images, lanes * together):

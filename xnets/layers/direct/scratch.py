@@ -69,6 +69,5 @@ def _give_back(room: Tensor, most: int) -> None:
         _used -= 1
         if room.numel() <= most:
             _kept.append(room)
-            if len(_kept) > 1:
-                _kept.sort(key=Tensor.numel)
+            _kept.sort(key=Tensor.numel)
         del _kept[: max(0, len(_kept) + _used - _most)]

@@ -4,15 +4,15 @@ import argparse
 import os
 import sys
 
-from experiments.processes import end_with_parent
+from experiments.processes import end_with_parent, starter
 
 
 def main() -> int:
     """Run one stage on params.yaml."""
     if "DVC_ROOT" in os.environ:  # a killed `dvc repro` must not leave a stage behind that nobody sees
-        end_with_parent(os.getppid())
+        end_with_parent(starter())
 
-    # Imported only now: whoever is killed during this second would leave a stage that takes another for its parent.
+    # Imported only now: they take a second, in which `dvc` may be killed as well.
     from experiments.plan import make_plan
     from experiments.settings import read_settings
     from experiments.stages import STAGES

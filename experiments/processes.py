@@ -10,6 +10,18 @@ from collections.abc import Callable
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # SIGUSR2 is what SLURM is asked to send ahead of time
 
 
+def starter() -> int:
+    """The process that started this one in its own process group, as `dvc` does; 0 if that has ended already.
+
+    What has lost its parent gets another, of another group: an init, or whoever else adopts.
+    """
+    parent = os.getppid()
+    try:
+        return parent if os.getpgid(parent) == os.getpgrp() else 0
+    except OSError:
+        return 0
+
+
 def end_with_parent(parent: int) -> None:
     """End this process as soon as `parent` has ended, even by kill -9, so that nothing goes on unseen."""
 

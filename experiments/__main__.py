@@ -10,7 +10,11 @@ from experiments.processes import end_with_parent, starter
 def main() -> int:
     """Run one stage on params.yaml."""
     if "DVC_ROOT" in os.environ:  # a killed `dvc repro` must not leave a stage behind that nobody sees
-        end_with_parent(starter())
+        parent = starter()
+        if not parent:
+            print("experiments: the `dvc` of this stage has ended; by hand, run it without DVC_ROOT.", file=sys.stderr)
+            return 1
+        end_with_parent(parent)
 
     # Imported only now: they take a second, in which `dvc` may be killed as well.
     from experiments.plan import make_plan

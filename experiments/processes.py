@@ -13,7 +13,8 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # SIGUSR2 is what SLURM is aske
 def starter() -> int:
     """The process that started this one in its own process group, as `dvc` does; 0 if that has ended already.
 
-    What has lost its parent gets another, of another group: an init, or whoever else adopts.
+    What has lost its parent gets another, an init or whoever else adopts. That one is told by its group, which is
+    another but in some containers, whose first process starts `dvc` in its own group: there it is taken for `dvc`.
     """
     parent = os.getppid()
     try:

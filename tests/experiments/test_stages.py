@@ -1,6 +1,9 @@
-"""What the stages do with data that changed and with a paper that lost a row."""
+"""What the stages do with data that changed, with a paper that lost a row, and without the `dvc` that began them."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -52,3 +55,15 @@ def test_a_row_that_is_missing_is_refused(tmp_path, monkeypatch, start):
             rows.read_rows()
     finally:
         rows.read_rows.cache_clear()
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_stage_of_a_dvc_that_has_ended_says_so_and_ends(repository, apart):
+    """What adopts it is of another process group."""
+    command = [sys.executable, "-m", "experiments", "no-such-stage"]
+    environment = {**os.environ, "DVC_ROOT": str(repository)}
+    done = subprocess.run(
+        command, cwd=repository, env=environment, start_new_session=apart, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, "`dvc` of this stage has ended" in done.stderr) == ((1, True) if apart else (2, False))
+    assert "Traceback" not in done.stderr

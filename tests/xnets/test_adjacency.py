@@ -157,3 +157,19 @@ def step(layer, x):
     x = x.clone().requires_grad_()
     y = layer(x)
     return y.detach(), *torch.autograd.grad(y.square().sum(), (x, layer.weight))
+
+
+@needs_llvmlite
+def test_one_index_seen_as_other_numbers_or_of_other_layers():
+    """As int64 and as int32 at one address, and with more outputs than lists (`block`): other graphs, all kept."""
+    numbers = torch.zeros(64, dtype=torch.int32)
+    wide = numbers[:32].view(torch.int64)[:8].view(4, 2)  # the same place, shape and strides
+    narrow = numbers[:8].view(4, 2)
+    wide.copy_(torch.tensor([[0, 3], [1, 2], [0, 1], [2, 3]]))
+    first, second = adjacency_of(wide, 5, 4), adjacency_of(narrow, 5, 4)
+    assert first.index.tolist() == wide.tolist()
+    assert second.index.tolist() == narrow.tolist() != wide.tolist()
+    index = torch.tensor([[0, 1], [1, 2]], dtype=torch.int32)
+    plain, shared = adjacency_of(index, 3, 2), adjacency_of(index, 3, 4)
+    assert (plain.block, shared.block) == (1, 2)
+    assert adjacency_of(index, 3, 2).plans is plain.plans

@@ -326,6 +326,8 @@ def test_everything_else_is_the_dense_kernels_and_says_why():
         torch.testing.assert_close(compute("direct", refused), compute("dense", refused))
     assert choose("direct", Call(x, weight, None, edges, same)).kernel == "direct"
     assert "bfloat16 with float32" in choose("direct", Call(x, weight.bfloat16(), None, edges, same)).why
+    there = edges._replace(index=edges.index.to("meta"))
+    assert "not on meta" in choose("direct", Call(x, weight, None, there, same)).why
     irregular = BipartiteGraph(5, [0, 3, 3, 4, 6], [0, 2, 4, 1, 1, 3])
     layer = ExpanderLinear(5, 4, graph=irregular, kernel="direct")
     assert "degree" in choose("direct", layer.call(x[:, :5, 0, 0])).why

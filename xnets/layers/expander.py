@@ -23,7 +23,9 @@ PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 class ExpanderLayer(nn.Module):
     """What X-Conv and X-Linear share: the graph, the condensed weight, its initialisation.
 
-    state_dict holds `weight`, `bias` and the graph (`neighbours`); there is no mask and no dense weight.
+    state_dict holds `weight`, `bias` and the graph (`neighbours`); there is no mask and no dense weight. Another graph
+    comes by load_state_dict or by writing to `neighbours`. What torch's own counter of writes does not see (through
+    `.data` or numpy, by torch.distributed's broadcast) kernels that have computed the layer before do not see either.
     """
 
     weight: nn.Parameter

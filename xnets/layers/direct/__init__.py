@@ -49,8 +49,9 @@ def vectors_here() -> str:
 
 def why_not(x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None = None) -> str:
     """Why DirectKernel cannot compute this layer; "" if it can."""
-    if x.device.type != "cpu" or weight.device.type != "cpu":
-        return f"only on a CPU, not on {x.device.type}"
+    elsewhere = {t.device.type for t in (x, weight, edges.index)} - {"cpu"}
+    if elsewhere:
+        return f"only on a CPU, not on {' and '.join(sorted(elsewhere))}"
     if is_transformed():
         return "not under torch.func, forward-mode gradients or torch.jit.trace"
     if missing():

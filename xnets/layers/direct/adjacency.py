@@ -321,11 +321,12 @@ def adjacency_of(index: Tensor, n_in: int, n_out: int) -> Adjacency:
     # made in inference_mode it has no version: only a look at it tells whether it was written to
     version = None if index.is_inference() else index._version
     storage = index.untyped_storage()
-    key = (storage._cdata, index.data_ptr(), index.shape, index.stride(), version, n_in, n_out)
+    view = (storage._cdata, index.data_ptr(), index.dtype, index.shape, index.stride(), n_in, n_out)
+    key = (view, version)
     with _lock.now:
         found = _known.get(key)
         if found is None or (version is None and not found[1].made_from(index)):
-            for old in [k for k, (kept, _) in _known.items() if kept.expired() or k[:4] == key[:4]]:
+            for old in [k for k, (kept, _) in _known.items() if kept.expired() or k[0] == view]:
                 del _known[old]
             # the weak reference keeps the storage's number from being given to another one
             found = _known[key] = (StorageWeakRef(storage), Adjacency(index, n_in, n_out))

@@ -1,8 +1,7 @@
 """Memory that kernels need while they run."""
 
 from collections.abc import Callable
-from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,23 +12,22 @@ from xnets.layers.direct.threads import in_parallel
 _kept: list[Tensor] = []  # scratch that nobody uses now: fresh memory would cost a page fault for each 4 KiB
 _lock = ForkedLock()
 _used, _most = 0, 0  # pieces in use now, and at most so far: more are not kept
-LARGE = 8 * 1024 * 1024  # floats for each task of a piece that is rather given back
+LARGE = 16 * 1024 * 1024  # floats for each thread, of a piece that is rather given back
 LINE = 16  # floats of a line of the cache
 
 
 class scratch:
-    """`with scratch(floats) as address:` room for so many floats, with anything in it, which so many tasks share."""
+    """`with scratch(floats) as address:` room for so many floats, with anything in it."""
 
-    def __init__(self, floats: int, tasks: int = 1) -> None:
-        self._floats, self._most = floats, LARGE * tasks
+    def __init__(self, floats: int) -> None:
+        self._floats = floats
 
     def __enter__(self) -> int:
         self._room = _take(self._floats)
         return self._room.data_ptr()
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:  # not after an exception: a thread may be writing there still
-            _give_back(self._room, self._most)
+    def __exit__(self, *_: Any) -> None:
+        _give_back(self._room)  # after an exception too: whoever raises has waited for all threads that write there
 
 
 class Rooms(NamedTuple):
@@ -40,7 +38,7 @@ class Rooms(NamedTuple):
 
     def in_parallel(self, kernel: Callable[..., None], given: tuple[int, ...], shares: list[tuple[int, ...]]) -> None:
         """kernel(*given, addresses of a task's rooms, *share) for each share."""
-        with scratch(self.floats, len(self.offsets)) as first:
+        with scratch(self.floats) as first:
             tasks = zip(self.offsets, shares, strict=True)
             in_parallel(kernel, [(*given, *[first + offset for offset in mine], *share) for mine, share in tasks])
 
@@ -63,11 +61,11 @@ def _take(floats: int) -> Tensor:
     return torch.empty(floats, dtype=torch.float32, device="cpu")
 
 
-def _give_back(room: Tensor, most: int) -> None:
+def _give_back(room: Tensor) -> None:
     global _used
     with _lock.now:
         _used -= 1
-        if room.numel() <= most:
+        if room.numel() <= LARGE * torch.get_num_threads():
             _kept.append(room)
             _kept.sort(key=Tensor.numel)
         del _kept[: max(0, len(_kept) + _used - _most)]

@@ -181,6 +181,10 @@ class Function:
         """a - b, lane by lane."""
         return self.op(f"fsub {self.vector} {a}, {b}")
 
+    def times(self, a: str, b: str) -> str:
+        """a * b, lane by lane."""
+        return self.op(f"fmul {self.vector} {a}, {b}")
+
     def fma(self, a: str, b: str, c: str) -> str:
         """a * b + c; one rounding where the CPU can."""
         v = self.vector
@@ -242,20 +246,26 @@ class Function:
     def sums(self, vectors: list[str]) -> str:
         """One vector whose lane i is the sum of the lanes of vectors[i] (at most `width` of them)."""
         rows = vectors + ["zeroinitializer"] * (self.width - len(vectors))
-        half = self.width // 2
-        while len(rows) > 1:
-            # lanes fold in halves while neighbours interleave, so that the sums come out in order
-            n = len(rows)
-            folded = []
-            for i in range(n // 2):
-                a, b = rows[i], rows[i + n // 2]
-                if a == b == "zeroinitializer":
-                    folded.append(a)
-                    continue
-                low, high = [], []
-                for lane in range(half):
-                    low += [lane, self.width + lane]
-                    high += [half + lane, self.width + half + lane]
-                folded.append(self.plus(self.shuffle(a, b, low), self.shuffle(a, b, high)))
-            rows = folded
+        # first within quarters of 128 bits, among which moves take longer; each fold adds what two moves take of a pair
+        folds = [(1, 4, [0, 1], [2, 3]), (1, 4, [0, 2], [1, 3])]
+        folds += {4: [], 8: [(4, 2, [0], [1])], 16: [(4, 4, [0, 1], [2, 3]), (4, 4, [0, 2], [1, 3])]}[self.width]
+        for unit, units, some, others in folds:
+            one, other = (self._lanes_of_pair(unit, units, taken) for taken in (some, others))
+            pairs = zip(rows[::2], rows[1::2], strict=True)
+            rows = [
+                a if a == b == "zeroinitializer" else self.plus(self.shuffle(a, b, one), self.shuffle(a, b, other))
+                for a, b in pairs
+            ]
         return rows[0]
+
+    def _lanes_of_pair(self, unit: int, units: int, taken: list[int]) -> list[int]:
+        """For `shuffle`: of each group of so many units of so many lanes, some units of the first vector, then of the
+        second."""
+        group = unit * units
+        return [
+            vector + first + unit * u + lane
+            for first in range(0, self.width, group)
+            for vector in (0, self.width)
+            for u in taken
+            for lane in range(unit)
+        ]

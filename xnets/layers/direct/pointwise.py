@@ -292,10 +292,13 @@ def _products(code: Function, upstream: list[str], edge: str, most: int, count: 
         # what is beyond the last edge is computed of it again, and not kept
         e = code.add(edge, i if isinstance(count, int) else code.least(i, code.sub(count, 1)))
         row = code.at("%inputs", code.mul(code.load_int("%index", e), tile))
-        chains = ["zeroinitializer"] * min(2, len(upstream))
+        chains: list[str] = []
         for v, dy in enumerate(upstream):
             x = code.load(code.at(row, v * code.width))
-            chains[v % len(chains)] = code.fma(x, dy, chains[v % len(chains)])
+            if v < 2:
+                chains.append(code.times(x, dy))
+            else:
+                chains[v % 2] = code.fma(x, dy, chains[v % 2])
         vectors.append(chains[0] if len(chains) == 1 else code.plus(*chains))
     add_to(code, code.sums(vectors), code.at("%gradient", edge), code.mask(count), fresh)
 

@@ -139,7 +139,8 @@ def _grouped(adjacency: Adjacency, x: Columns, rows: int, transposed: bool, thre
     chunks = _chunks_of_grouped(n, _most(x.count, group), edges // rows)
     sparse, side = adjacency.grouped(transposed, group, chunks), "inputs" if transposed else "outputs"
     tables = addresses(sparse.columns, sparse.counts, sparse.where, sparse.order)
-    gather = side if tiles in (1, threads) else ""  # each thread needs each weight once
+    turns = tiles if tiles < threads else -(-tiles // threads)  # how often a thread needs each weight
+    gather = side if turns <= 2 else ""
     sort = compiled(pointwise.sort, group, side, width)
     sorts = [(*part, groups, adjacency.degree) for part in parts(chunks * groups, threads_for(edges))]
     kernel = compiled(pointwise.forward, group, gather, x.last, tile // width, width)

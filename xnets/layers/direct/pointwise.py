@@ -129,8 +129,8 @@ def forward(group: int, gather: str, last: bool, vectors: int, width: int) -> Fu
     x (N, n_in, pixels), y (N, rows, pixels), or (columns, n_in) and (columns, rows) with `last`; rows = outputs, padded
     in `outputs` (tile, groups x group).
     edges, counts, where and order are those of adjacency.Grouped; weights are in that order already, or, if `gather`
-    is not "", in the layer's own: where a thread has but a tile or two, sorting them first would cost more than it saves.
-    `gather` says what the rows are, "outputs" or "inputs".
+    is not "", in the layer's own: where a thread has but a tile or two, sorting them first would cost more than it
+    saves. `gather` says what the rows are, "outputs" or "inputs".
     """
     code = Function(
         "forward",

@@ -246,7 +246,7 @@ class Function:
     def sums(self, vectors: list[str]) -> str:
         """One vector whose lane i is the sum of the lanes of vectors[i] (at most `width` of them)."""
         rows = vectors + ["zeroinitializer"] * (self.width - len(vectors))
-        # first within quarters of 128 bits, among which moves take longer; each fold adds what two moves take of a pair
+        # first within pieces of 128 bits, between which moves take longer; each fold adds what two moves take of a pair
         folds = [(1, 4, [0, 1], [2, 3]), (1, 4, [0, 2], [1, 3])]
         folds += {4: [], 8: [(4, 2, [0], [1])], 16: [(4, 4, [0, 1], [2, 3]), (4, 4, [0, 2], [1, 3])]}[self.width]
         for unit, units, some, others in folds:

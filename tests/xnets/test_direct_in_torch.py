@@ -334,6 +334,17 @@ def test_everything_else_is_the_dense_kernels_and_says_why():
     torch.testing.assert_close(layer(x[:, :5, 0, 0]), layer.to_dense()(x[:, :5, 0, 0]))
 
 
+@needs_llvmlite
+@pytest.mark.parametrize("layer", [ExpanderLinear(5, 4, degree=2, seed=0), ExpanderConv2d(5, 4, 1, degree=2, seed=0)])
+def test_a_bias_without_numbers_is_refused(layer):
+    """As a partly loaded layer has it."""
+    layer.kernel = "direct"
+    layer.bias = torch.nn.Parameter(layer.bias.to("meta"))
+    x = torch.zeros(3, 5) if isinstance(layer, ExpanderLinear) else torch.zeros(3, 5, 2, 2)
+    with pytest.raises(RuntimeError, match="meta"):
+        layer(x)
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [

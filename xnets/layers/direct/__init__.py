@@ -31,14 +31,14 @@ class DirectKernel:
 
     def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, how: Convolution) -> Tensor:
         """See Kernel."""
-        return _with_bias(x, weight, bias, edges, how.stride[0])
+        return _with_bias(x, weight, bias, edges, (-1, 1, 1), how.stride[0])
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges) -> Tensor:
         """See Kernel."""
         if x.dim() == 2:  # no view of it, whose gradient takes a while too
-            return _with_bias(x, weight, bias, edges)
+            return _with_bias(x, weight, bias, edges, (-1,))
         flat = x.reshape(-1, edges.n_in)
-        return _with_bias(flat, weight, bias, edges).view(*x.shape[:-1], edges.n_out)
+        return _with_bias(flat, weight, bias, edges, (-1,)).view(*x.shape[:-1], edges.n_out)
 
 
 def vectors_here() -> str:
@@ -87,11 +87,11 @@ def _cast(dtype: torch.dtype) -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if castable else dtype
 
 
-def _with_bias(x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, stride: int = 1) -> Tensor:
+def _with_bias(
+    x: Tensor, weight: Tensor, bias: Tensor | None, edges: Edges, shape: tuple[int, ...], stride: int = 1
+) -> Tensor:
     dtype = _cast(x.dtype)
     x, weight = (t if t.dtype == dtype else t.to(dtype) for t in (x, weight))
     y = apply(x, weight, edges.index, stride)
-    if bias is None:
-        return y
-    bias = bias if bias.dtype == dtype else bias.to(dtype)
-    return y.add_(bias if y.dim() == 2 else bias.view(-1, 1, 1))
+    # not in place: a bias of another device or class than y is to be refused, or to decide about the result
+    return y if bias is None else y + bias.to(dtype).view(shape)

@@ -27,7 +27,7 @@ class scratch:
         return self._room.data_ptr()
 
     def __exit__(self, *_: Any) -> None:
-        _give_back(self._room)  # after an exception too: whoever raises has waited for all threads that write there
+        _give_back(self._room)  # after an exception too: threads that write there were waited for; see threads.py
 
 
 class Rooms(NamedTuple):

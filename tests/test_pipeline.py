@@ -34,7 +34,7 @@ def stages_run(output: str) -> list[str]:
 @pytest.fixture(scope="module")
 def small(repository, tmp_path_factory) -> Path:
     """The repository as it is now, its params asking for nine small runs."""
-    local = {"device": "cpu", "workers": 2, "checkpoint_minutes": 0.005}
+    local = {"device": "cpu", "workers": 2, "checkpoint_minutes": 0}
     folder = tmp_path_factory.mktemp("small")
     return copy_of_repository(repository, folder, TINY, scale="tiny", seeds={"table5": 1}, local=local)
 
@@ -94,7 +94,7 @@ def test_a_colour_redraws_one_figure_and_trains_nothing(finished):
 def test_one_more_seed_trains_one_run_and_one_less_comes_from_the_cache(finished):
     before = finished.results()
     finished.params(seeds={"table5": {"X-MobileNet-0.5-4": 2}})
-    output = finished.repro("evaluate")
+    output = finished.repro()
     assert "train: 10 runs, 9 were done before" in output
     finished.params(seeds={"table5": 1})
     output = finished.repro()
@@ -173,21 +173,18 @@ def forget_torn_lock(clone):
 
 
 def test_kill_9_at_five_random_moments_changes_no_bit(finished, small, tmp_path):
-    """Alternately the whole process group and `dvc` alone, whose children must then end by themselves.
-
-    Up to `evaluate`: what is drawn of the results has no part in it.
-    """
+    """Alternately the whole process group and `dvc` alone, whose children must then end by themselves."""
     clone = clone_of(small, tmp_path / "clone")
     rng = random.Random(20181)
     killed_while_training = 0
     for attempt in range(5):
-        process = clone.start("dvc", "repro", "evaluate")
+        process = clone.start("dvc", "repro")
         if attempt < 3:  # let it get as far as training, then wait a random moment
             wait_for(lambda: any(is_training(clone)), 120, process)
             time.sleep(rng.uniform(0, 3))
             killed_while_training += any(is_training(clone))
         else:
-            time.sleep(rng.uniform(2, 15))
+            time.sleep(rng.uniform(2, 25))
         if attempt % 2:
             process.kill()
         else:
@@ -195,9 +192,7 @@ def test_kill_9_at_five_random_moments_changes_no_bit(finished, small, tmp_path)
         process.wait()
         forget_torn_lock(clone)
     assert killed_while_training, "the kills must have hit something"
-    clone.repro("evaluate")
-    results = clone.results()
-    assert results.items() <= finished.results().items()
-    assert sum("/runs/" in name for name in results) == 9
-    assert stages_run(clone.repro("evaluate")) == []
+    clone.repro()
+    assert clone.results() == finished.results()
+    assert "up to date" in clone.run("dvc", "status")
     assert not list((clone.folder / "store").glob("*/checkpoint.pt"))

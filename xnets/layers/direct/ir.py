@@ -246,16 +246,17 @@ class Function:
     def sums(self, vectors: list[str]) -> str:
         """One vector whose lane i is the sum of the lanes of vectors[i] (at most `width` of them)."""
         rows = vectors + ["zeroinitializer"] * (self.width - len(vectors))
-        # first within pieces of 128 bits, between which moves take longer; each fold adds what two moves take of a pair
-        folds = [(1, 4, [0, 1], [2, 3]), (1, 4, [0, 2], [1, 3])]
-        folds += {4: [], 8: [(4, 2, [0], [1])], 16: [(4, 4, [0, 1], [2, 3]), (4, 4, [0, 2], [1, 3])]}[self.width]
-        for unit, units, some, others in folds:
-            one, other = (self._lanes_of_pair(unit, units, taken) for taken in (some, others))
-            pairs = zip(rows[::2], rows[1::2], strict=True)
-            rows = [
-                a if a == b == "zeroinitializer" else self.plus(self.shuffle(a, b, one), self.shuffle(a, b, other))
-                for a, b in pairs
-            ]
+        # each fold adds what two moves take of a pair of rows: the units in `some`, and the others
+        folds = {4: [[0, 1], [0, 2]], 2: [[0]], 1: []}  # by the number of units
+        # lanes first, within pieces of 128 bits, then these pieces, between which moves take longer
+        for unit, units in ((1, 4), (4, self.width // 4)):
+            for some in folds[units]:
+                others = [u for u in range(units) if u not in some]
+                one, other = (self._lanes_of_pair(unit, units, taken) for taken in (some, others))
+                rows = [
+                    a if a == b == "zeroinitializer" else self.plus(self.shuffle(a, b, one), self.shuffle(a, b, other))
+                    for a, b in zip(rows[::2], rows[1::2], strict=True)
+                ]
         return rows[0]
 
     def _lanes_of_pair(self, unit: int, units: int, taken: list[int]) -> list[int]:

@@ -139,12 +139,11 @@ def _grouped(adjacency: Adjacency, x: Columns, rows: int, transposed: bool, thre
     chunks = _chunks_of_grouped(n, _most(x.count, group), edges // rows)
     sparse, side = adjacency.grouped(transposed, group, chunks), "inputs" if transposed else "outputs"
     tables = addresses(sparse.columns, sparse.counts, sparse.where, sparse.order)
-    turns = tiles if tiles < threads else -(-tiles // threads)  # how often a thread needs each weight
-    gather = side if turns <= 2 else ""
+    pieces = _pieces(tiles, groups, threads)
+    gather = side if max(t1 - t0 for t0, t1, *_ in pieces) <= 2 else ""  # a thread needs each weight once a tile
     sort = compiled(pointwise.sort, group, side, width)
     sorts = [(*part, groups, adjacency.degree) for part in parts(chunks * groups, threads_for(edges))]
     kernel = compiled(pointwise.forward, group, gather, x.last, tile // width, width)
-    pieces = _pieces(tiles, groups, threads)
     shares = [(*piece, n, rows, adjacency.degree, chunks, x.count, x.pixels) for piece in pieces]
     rooms = rooms_for(len(pieces), (n + width) * tile, (groups * group + width) * tile)
 

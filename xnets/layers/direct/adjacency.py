@@ -131,6 +131,23 @@ class Adjacency:
             self._grouped.setdefault(key, found)
         return self._grouped[key]
 
+    def order_of_grouped(self, transposed: bool, group: int) -> Tensor:
+        """(M + some,) int32, which edge of the layer stands at each place of `grouped`; a multiple of eight, the last
+        edge as often as it takes."""
+        key = ("order of grouped", transposed, group)
+        if key not in self.kept:
+            found = self.grouped(transposed, group)
+            order, counts = found.order.numpy().view(np.uint16).astype(np.int32), found.counts.numpy()
+            sizes = np.array([pattern.bit_count() for pattern in range(1, 2**group)])
+            if transposed:
+                entries = np.repeat(np.tile(sizes, len(counts)), counts.ravel())
+                first = np.repeat(found.columns.numpy().astype(np.int32) * np.int32(self.degree), entries)
+            else:
+                first = np.repeat(found.where[:, 1].numpy().astype(np.int32), counts @ sizes)
+            order += first
+            self.kept.setdefault(key, torch.from_numpy(np.pad(order, (0, -len(order) % 8), mode="edge")))
+        return self.kept[key]
+
     def segments(self, transposed: bool, chunk: int, block: int) -> Segments:
         """Of `rows` or `transposed`, in chunks of so many columns and blocks of so many rows."""
         key = (transposed, chunk, block)

@@ -11,7 +11,7 @@ import functools
 
 from xnets.layers.direct.ir import Function, Variable
 from xnets.layers.direct.lines import total
-from xnets.layers.direct.pointwise import each_entry
+from xnets.layers.direct.pointwise import add_row, each_entry
 from xnets.layers.direct.tiles import Strip
 from xnets.layers.direct.window import Tiling, chains, convolve, corner_of
 
@@ -103,13 +103,8 @@ def _group(code: Function, place: str, inputs: str, rows: list[str], kept: list[
                 total.set(code.load(code.at(row, v * code.width)))
 
     def entry(pattern: int, e: str, w: str) -> None:
-        members = [o for o in range(group) if pattern >> o & 1]
         row = code.at(inputs, code.mul(code.load_int("%edges", e), tile))
-        loaded = [code.load(code.at(row, v * code.width)) for v in range(vectors)]
-        for k, o in enumerate(members):
-            scale = code.broadcast(code.at("%weights", code.add(w, k)))
-            for v, total in enumerate(sums[o]):
-                total.set(code.fma(loaded[v], scale, total.get()))
+        add_row(code, sums, pattern, row, [code.at("%weights", code.add(w, i)) for i in range(pattern.bit_count())])
 
     each_entry(code, place, group, entry)
     return sums

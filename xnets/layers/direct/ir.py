@@ -5,6 +5,7 @@ LLVM's `sroa` pass turns into registers, so that loops need no phi nodes here.
 """
 
 import math
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -191,6 +192,28 @@ class Function:
         self.declared.add(f"declare {v} @llvm.fmuladd.v{self.width}f32({v}, {v}, {v})")
         return self.op(f"call {v} @llvm.fmuladd.v{self.width}f32({v} {a}, {v} {b}, {v} {c})")
 
+    def constant(self, value: float) -> str:
+        """The number in every lane."""
+        rounded = struct.unpack("f", struct.pack("f", value))[0]
+        bits = struct.pack(">d", rounded).hex()  # LLVM writes a float as the double that is equal to it
+        return f"<{', '.join([f'float 0x{bits}'] * self.width)}>"
+
+    def times_by(self, a: str, number: float) -> str:
+        """a * number."""
+        return self.times(a, self.constant(number))
+
+    def fma_by(self, a: str, number: float, c: str) -> str:
+        """a * number + c."""
+        return self.fma(a, self.constant(number), c)
+
+    def gather(self, pointers: list[str]) -> str:
+        """The floats there, one for each lane."""
+        vector = "poison"
+        for lane, pointer in enumerate(pointers):
+            scalar = self.op(f"load float, ptr {pointer}, align 4")
+            vector = self.op(f"insertelement {self.vector} {vector}, float {scalar}, i64 {lane}")
+        return vector
+
     def mask(self, floats: Value, first: int = 0) -> str:
         """Lanes [first, floats); a literal gives a constant, anything else begins with lane 0."""
         bits = f"<{self.width} x i1>"
@@ -220,6 +243,9 @@ class Function:
 
     def store_some(self, vector: str, pointer: str, count: int) -> None:
         """The first `count` lanes, in at most two pieces that may overlap; needs no mask."""
+        if count == self.width:
+            self.store(vector, pointer)
+            return
         piece = 1 << (count.bit_length() - 1)
         for first in {0, count - piece}:
             kind, lanes = f"<{piece} x float>", ", ".join(f"i32 {first + lane}" for lane in range(piece))

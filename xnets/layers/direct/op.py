@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from xnets.layers.direct import run_lines, run_window
+from xnets.layers.direct import run_lines, run_window, run_winograd
 from xnets.layers.direct.adjacency import Adjacency, adjacency_of
 from xnets.layers.direct.run_pointwise import Columns, columns_of, pointwise_product, pointwise_weight_gradient
 from xnets.layers.kernels import is_watched

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from xnets.layers.direct.columns import move_columns
-from xnets.layers.direct.ir import Function
+from xnets.layers.direct.ir import Function, Variable
 
 Fetch = Callable[[], None]
 AHEAD = 8  # rows that are called into the cache before they are copied or computed
@@ -165,16 +165,10 @@ def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: i
     def entry(pattern: int, e: str, w: str) -> None:
         column = code.load_int("%edges", e, "i16")
         row = code.at("%inputs", code.mul(column, tile))
-        members = [o for o in range(group) if pattern >> o & 1]
-        scales = []
-        for i in range(len(members)):
-            which = code.add(w, i)
-            which = _edge(code, gather, g, column, which, group) if gather else which
-            scales.append(code.broadcast(code.at("%weights", which)))
-        for v in range(vectors):
-            loaded = code.load(code.at(row, v * code.width))
-            for o, scale in zip(members, scales, strict=True):
-                sums[o][v].set(code.fma(loaded, scale, sums[o][v].get()))
+        places = [code.add(w, i) for i in range(pattern.bit_count())]
+        if gather:
+            places = [_edge(code, gather, g, column, which, group) for which in places]
+        add_row(code, sums, pattern, row, [code.at("%weights", which) for which in places])
 
     each_entry(code, place, group, entry)
     for o in range(group):
@@ -182,6 +176,16 @@ def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: i
         for v in range(vectors):
             there = code.at(row, v * code.width)
             code.store(code.plus(sums[o][v].get(), unless(code, fresh, code.load(there))), there)
+
+
+def add_row(code: Function, sums: list[list[Variable]], pattern: int, row: str, weights: list[str]) -> None:
+    """Add a row of the inputs to the sums of the outputs in `pattern`, times the weight of each."""
+    members = [o for o in range(len(sums)) if pattern >> o & 1]
+    scales = [code.broadcast(weight) for weight in weights]
+    for v in range(len(sums[0])):
+        loaded = code.load(code.at(row, v * code.width))
+        for o, scale in zip(members, scales, strict=True):
+            sums[o][v].set(code.fma(loaded, scale, sums[o][v].get()))
 
 
 def each_entry(code: Function, place: str, group: int, entry: Callable[[int, str, str], None]) -> None:
@@ -242,7 +246,6 @@ def weight_gradient(last: bool, vectors: int, once: bool, width: int) -> Functio
         width,
     )
     tile = vectors * width
-    some, few = min(8, width), min(4, width)  # edges at a time
     with code.loop(0, "%columns", tile) as first:
         length = code.least(tile, code.sub("%columns", first))
         with code.when(code.op(f"icmp slt i64 {length}, {tile}")):
@@ -276,22 +279,30 @@ def weight_gradient(last: bool, vectors: int, once: bool, width: int) -> Functio
                 code.prefetch(code.at("%index", edge), 17)
                 code.prefetch(code.at("%gradient", edge), 17, write=True)
             start, stop = code.load_int("%bounds", place), code.load_int("%bounds", code.add(place, 1))
-            whole = code.add(start, code.op(f"and i64 {code.sub(stop, start)}, -{some}"))
-            with code.loop(start, whole, some) as e:
-                _products(code, upstream, e, some, some, tile, fresh)
-            with code.loop(whole, stop, few) as e:
-                _products(code, upstream, e, few, code.least(few, code.sub(stop, e)), tile, fresh)
+            add_products(code, upstream, "%inputs", "%index", (start, stop), "%gradient", fresh)
     return code
 
 
-def _products(code: Function, upstream: list[str], edge: str, most: int, count: str | int, tile: int,
-              fresh: str) -> None:  # fmt: skip
-    """gradient[edge + i] (+)= sum over the tile of upstream * input of that edge, for i < count <= most."""
+def add_products(code: Function, upstream: list[str], inputs: str, columns: str, edges: tuple[str, str], gradient: str,
+                 fresh: str) -> None:  # fmt: skip
+    """gradient[e] (+)= sum over the tile of upstream * input columns[e], for edges from the first to the second."""
+    some, few = min(8, code.width), min(4, code.width)  # at a time
+    start, stop = edges
+    whole = code.add(start, code.op(f"and i64 {code.sub(stop, start)}, -{some}"))
+    with code.loop(start, whole, some) as e:
+        _add_some(code, upstream, inputs, columns, e, some, some, gradient, fresh)
+    with code.loop(whole, stop, few) as e:
+        _add_some(code, upstream, inputs, columns, e, few, code.least(few, code.sub(stop, e)), gradient, fresh)
+
+
+def _add_some(code: Function, upstream: list[str], inputs: str, columns: str, edge: str, most: int, count: str | int,
+              gradient: str, fresh: str) -> None:  # fmt: skip
+    """The same for edge + i, i < count <= most."""
     vectors = []
     for i in range(most):
         # what is beyond the last edge is computed of it again, and not kept
         e = code.add(edge, i if isinstance(count, int) else code.least(i, code.sub(count, 1)))
-        row = code.at("%inputs", code.mul(code.load_int("%index", e), tile))
+        row = code.at(inputs, code.mul(code.load_int(columns, e), len(upstream) * code.width))
         chains: list[str] = []
         for v, dy in enumerate(upstream):
             x = code.load(code.at(row, v * code.width))
@@ -300,7 +311,7 @@ def _products(code: Function, upstream: list[str], edge: str, most: int, count: 
             else:
                 chains[v % 2] = code.fma(x, dy, chains[v % 2])
         vectors.append(chains[0] if len(chains) == 1 else code.plus(*chains))
-    add_to(code, code.sums(vectors), code.at("%gradient", edge), code.mask(count), fresh)
+    add_to(code, code.sums(vectors), code.at(gradient, edge), code.mask(count), fresh)
 
 
 def add_to(code: Function, vector: str, pointer: str, mask: str, fresh: str) -> None:

@@ -1,0 +1,218 @@
+"""Runs the kernels of Winograd's algorithm: which layers it is for, and how the work is split among threads.
+
+Each number is summed by one thread in an order that depends on shapes alone, so results do not depend on the number
+of threads.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from xnets.layers.direct import winograd, winograd_products
+from xnets.layers.direct.adjacency import Adjacency, Run, planned
+from xnets.layers.direct.jit import compiled, vector_width
+from xnets.layers.direct.scratch import LINE, rooms_for, scratch
+from xnets.layers.direct.threads import address_of, addresses, in_parallel, is_even, parts, threads_for
+from xnets.layers.direct.winograd import NUMBERS, TILE, WINDOW, Strip
+
+RUN = 4  # vectors of tiles whose products are summed at a time
+TOGETHER = 8  # tiles of a strip, in vectors: more products for each filter that is loaded, but more memory
+
+
+def suits(images: int, channels: int, rows: int, edges: int, size: tuple[int, int]) -> bool:
+    """Whether 36 multiply-adds for each tile and edge, and the transforms, take less time than nine for each pixel."""
+    lanes = _lanes(images)
+    return edges > 0 and lanes > 0
+
+
+def _lanes(images: int) -> int:
+    """One image to a lane; few images take narrow vectors."""
+    return min(vector_width(), max(4, 1 << (images - 1).bit_length()))
+
+
+def _equal(n: int, most: int) -> int:
+    """The length of as few parts of n as can be, all of about one length, at most `most`."""
+    return math.ceil(n / math.ceil(n / most))
+
+
+class Numbers(NamedTuple):
+    """How the 36 numbers of some channels' tiles in a strip stand in memory; see winograd_products."""
+
+    channels: int
+    sizes: tuple[int, ...]
+    lanes: int
+
+    @property
+    def step(self) -> int:
+        """Floats from one of the 36 to the next: no multiple of a page, whose places in a cache are few."""
+        return self.channels * sum(self.sizes) * self.lanes + LINE
+
+    def places(self) -> Tensor:
+        """Where each vector of a channel stands; see winograd.tiles_of_maps."""
+        found, first = [], 0
+        for size in self.sizes:
+            found += [((first * self.channels + v) * self.lanes, size * self.lanes) for v in range(size)]
+            first += size
+        return torch.tensor(found, dtype=torch.int64, device="cpu")
+
+
+class Work(NamedTuple):
+    """Units of a product or gradient: strips of some images."""
+
+    strip: Strip
+    images: int
+    lanes: int
+
+    @property
+    def together(self) -> int:
+        """Images of a unit."""
+        return self.strip.blocks * self.lanes
+
+    @property
+    def units(self) -> int:
+        """How many there are."""
+        return math.ceil(self.images / self.together) * self.strip.strips
+
+    @property
+    def vectors(self) -> int:
+        """Tiles of all units."""
+        return self.units * self.strip.vectors
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Runs of vectors in a unit, see winograd_products: as few as can be, all of about one length."""
+        return tuple(last - first for first, last in parts(self.strip.vectors, -(-self.strip.vectors // RUN)))
+
+    def numbers_of(self, unit: int) -> tuple[int, int, int]:
+        """Its first image, how many there are, and its first line."""
+        block, strip = divmod(unit, self.strip.strips)
+        first = block * self.together
+        return first, min(self.together, self.images - first), strip * self.strip.lines
+
+    @property
+    def given(self) -> tuple[int, ...]:
+        """What winograd_products.UNITS names."""
+        pixels = self.strip.height * self.strip.width
+        return self.images, pixels, self.together, self.strip.strips, self.strip.lines
+
+
+def _work(images: int, size: tuple[int, int]) -> Work:
+    """Of as many tiles in a unit as shall be computed together."""
+    lanes = _lanes(images)
+    height, width = size
+    blocks, down, across = math.ceil(images / lanes), math.ceil(height / TILE), math.ceil(width / TILE)
+    # lines shorter than a vector are not moved one by one
+    rows = down if width < lanes else _equal(down, max(1, TOGETHER // across))
+    together = _equal(blocks, max(1, TOGETHER // (rows * across))) if rows == down else 1
+    return Work(Strip(height, width, together, rows), images, lanes)
+
+
+@planned
+def winograd_product(
+    adjacency: Adjacency, shape: torch.Size, transposed: bool, size: tuple[int, int], stride: int
+) -> Run:
+    """x of that shape (N, columns of the matrix, H, W), weight (n_out, D, 3, 3) -> y (N, its rows, H, W)."""
+    channels, rows = shape[1], adjacency.n_in if transposed else adjacency.n_out
+    work = _work(shape[0], size)
+    strip, lanes, sizes = work.strip, work.lanes, work.sizes
+    group = 4 if lanes == 16 else 3
+    groups = -(-rows // group)
+    of_x, of_y = Numbers(channels, sizes, lanes), Numbers(groups * group, sizes, lanes)
+    threads = threads_for(NUMBERS * adjacency.n_out * adjacency.degree * work.vectors * lanes)
+    sparse, order = adjacency.grouped(transposed, group), adjacency.order_of_grouped(transposed, group)
+    of_weights = len(order) + LINE
+    filters = compiled(winograd.filters, transposed, min(8, lanes))
+    to_tiles = compiled(winograd.tiles_of_maps, strip, False, (0, WINDOW), lanes)
+    product = compiled(winograd_products.product, group, sizes, lanes)
+    to_maps = compiled(winograd.maps_of_tiles, strip, lanes)
+    whole = compiled(winograd_products.product_of_units, lanes)
+    steps = tuple(address_of(kernel) for kernel in (to_tiles, product, to_maps))
+    # tensors are named in `run`, which keeps them: an address alone does not
+    zeros, sink = torch.zeros(2, lanes, dtype=torch.float32, device="cpu")
+    places_of_x, places_of_y = of_x.places(), of_y.places()
+    tables = addresses(sparse.columns, sparse.counts, sparse.where)
+    of_filters = [(8 * p0, 8 * p1, of_weights) for p0, p1 in parts(len(order) // 8, threads)]
+    of_channels, of_rows, of_numbers = (parts(n, threads) for n in (channels, rows, NUMBERS))
+    sizes_of = (channels, groups, of_x.step, of_weights, of_y.step)
+    of_units = [(*piece, *work.given, rows, *sizes_of) for piece in parts(work.units, threads)]
+    floats = NUMBERS * of_x.step, NUMBERS * of_y.step
+    rooms = rooms_for(len(of_units), *floats, strip.floats(lanes))
+    maps_of_x, maps_of_y = (rooms_for(len(shares), strip.floats(lanes)) for shares in (of_channels, of_rows))
+
+    def by_units(x: Tensor, y: Tensor, weights: int) -> None:
+        """Each thread takes whole units, and waits for nobody."""
+        places = addresses(places_of_x, places_of_y, zeros, sink)
+        rooms.in_parallel(whole, (*steps, *addresses(x, y), weights, *tables, *places), of_units)
+
+    def by_steps(x: Tensor, y: Tensor, weights: int) -> None:
+        """All threads work at one unit, step by step."""
+        with scratch(floats[0]) as tiles, scratch(floats[1]) as sums:
+            for first, *unit in map(work.numbers_of, range(work.units)):
+                given = (*addresses(x[first], places_of_x), tiles, *addresses(zeros))
+                maps_of_x.in_parallel(to_tiles, given, [(*part, channels, *unit, of_x.step) for part in of_channels])
+                in_parallel(product, [(tiles, weights, *tables, sums, *part, *sizes_of) for part in of_numbers])
+                given = (*addresses(y[first], places_of_y), sums, *addresses(sink))
+                maps_of_y.in_parallel(to_maps, given, [(*part, rows, *unit, of_y.step) for part in of_rows])
+
+    compute = by_units if is_even(work.units, threads) else by_steps
+
+    def run(x: Tensor, weight: Tensor, index: Tensor, y: Tensor) -> None:
+        with scratch(NUMBERS * of_weights) as weights:
+            in_parallel(filters, [(*addresses(weight, order), weights, *share) for share in of_filters])
+            compute(x, y, weights)
+
+    return run
+
+
+@planned
+def winograd_weight_gradient(adjacency: Adjacency, shape: torch.Size, size: tuple[int, int], stride: int) -> Run:
+    """x of that shape (N, n_in, H, W), dy (N, n_out, H, W) -> the gradient (n_out, D, 3, 3)."""
+    n_in, n_out, degree = shape[1], adjacency.n_out, adjacency.degree
+    work = _work(shape[0], size)
+    strip, lanes, sizes = work.strip, work.lanes, work.sizes
+    of_x, of_dy = Numbers(n_in, sizes, lanes), Numbers(n_out, sizes, lanes)
+    threads = threads_for(NUMBERS * n_out * degree * work.vectors * lanes)
+    sparse = adjacency.stored_rows(False)
+    order = sparse.order if sparse.order is not None else torch.arange(n_out * degree, dtype=torch.int32, device="cpu")
+    of_gradient = -(-len(order) // LINE) * LINE + LINE
+    # each thread has some of the six rows of numbers, and if there are more, some of the outputs: it transforms what it
+    # needs itself, since numbers that another core has written are far away
+    kernel = compiled(winograd_products.gradient_of_units, lanes)
+    rows = parts(WINDOW, threads)
+    tasks = []
+    for first, last in rows:
+        steps = (
+            compiled(winograd.tiles_of_maps, strip, False, (first, last), lanes),
+            compiled(winograd.tiles_of_maps, strip, True, (first, last), lanes),
+            compiled(winograd_products.weight_gradient, sizes, WINDOW * (last - first), lanes),
+        )
+        for piece in parts(n_out, max(1, threads // WINDOW)):
+            tasks.append((tuple(address_of(step) for step in steps), 4 * WINDOW * first * of_gradient, piece))
+    some = WINDOW * max(last - first for first, last in rows)
+    rooms = rooms_for(len(tasks), some * of_x.step, some * of_dy.step, strip.floats(lanes))
+    narrow = min(8, lanes)
+    to_taps = compiled(winograd.gradients_of_filters, narrow)
+    of_filters = [
+        (narrow * p0, min(narrow * p1, len(order)), of_gradient) for p0, p1 in parts(-(-len(order) // narrow), threads)
+    ]
+    nine = rooms_for(len(of_filters), 9 * narrow)
+    zeros = torch.zeros(lanes, dtype=torch.float32, device="cpu")
+    places_of_x, places_of_dy = of_x.places(), of_dy.places()
+    rest = (work.units, *work.given, n_in, n_out, degree, of_x.step, of_dy.step, of_gradient)
+
+    def run(x: Tensor, dy: Tensor, index: Tensor, gradient: Tensor) -> None:
+        given = (*addresses(x, dy, sparse.columns_or(index)),)
+        places = addresses(places_of_x, places_of_dy, zeros)
+        with scratch(NUMBERS * of_gradient) as numbers, scratch(rooms.floats) as room:
+            in_parallel(
+                kernel,
+                [
+                    (*steps, *given, numbers + offset, *places, *[room + o for o in mine], *piece, *rest)
+                    for (steps, offset, piece), mine in zip(tasks, rooms.offsets, strict=True)
+                ],
+            )
+            nine.in_parallel(to_taps, (numbers, *addresses(order, gradient)), of_filters)
+
+    return run

@@ -1,0 +1,160 @@
+"""IR of the 36 sparse products of Winograd's algorithm, see winograd.py: of the layer, or of the weight's gradient.
+
+The columns of a product are tiles of maps, in `sizes`: runs of so many vectors whose sums stay in registers. A run's
+channels are rows that stand together, so that they stay in the cache.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from xnets.layers.direct.ir import Function, Variable
+from xnets.layers.direct.pointwise import add_products, add_row, each_entry
+from xnets.layers.direct.winograd import NUMBERS
+
+
+def product(group: int, sizes: tuple[int, ...], lanes: int) -> Function:
+    """sums[f] = sparse @ inputs[f] for f in [f0, f1): (rows, tile) = (rows, n_in) @ (n_in, tile) for each run.
+
+    weights[f] are in the order of adjacency.Grouped, whose are edges, counts and where. The steps, in floats, lead from
+    one f to the next. There are groups x group rows.
+    """
+    code = Function(
+        "product",
+        ["inputs", "weights", "edges", "counts", "where", "sums"],
+        ["f0", "f1", "n_in", "groups", "of_inputs", "of_weights", "of_sums"],
+        lanes,
+    )
+    rows = code.mul("%groups", group)
+    share = code.add(code.op("sdiv i64 %n_in, %groups"), 1)  # of the next run's rows, to be called into the cache
+    with code.loop("%f0", "%f1") as f:
+        weights = code.at("%weights", code.mul(f, "%of_weights"))
+        inputs, found = (code.at(f"%{m}", code.mul(f, f"%of_{m}")) for m in ("inputs", "sums"))
+        for size in sizes:
+            tile = size * lanes
+            after = code.at(inputs, code.mul("%n_in", tile))
+            with code.loop(0, "%groups") as g:
+                begin = code.mul(g, share)
+                with code.loop(begin, code.least(code.add(begin, share), "%n_in")) as c:
+                    code.prefetch(code.at(after, code.mul(c, tile)), tile, level=2)
+                totals = _group(code, g, inputs, weights, group, size)
+                for o, vectors in enumerate(totals):
+                    row = code.at(found, code.mul(code.add(code.mul(g, group), o), tile))
+                    for v, vector in enumerate(vectors):
+                        code.store(vector.get(), code.at(row, v * lanes))
+            inputs, found = after, code.at(found, code.mul(rows, tile))
+    return code
+
+
+def _group(code: Function, g: str, inputs: str, weights: str, group: int, size: int) -> list[list[Variable]]:
+    """Sums of the rows of group g."""
+    sums = [[code.zero() for _ in range(size)] for _ in range(group)]
+
+    def entry(pattern: int, e: str, w: str) -> None:
+        row = code.at(inputs, code.mul(code.load_int("%edges", e, "i16"), size * code.width))
+        add_row(code, sums, pattern, row, [code.at(weights, code.add(w, i)) for i in range(pattern.bit_count())])
+
+    each_entry(code, g, group, entry)
+    return sums
+
+
+def weight_gradient(sizes: tuple[int, ...], numbers: int, lanes: int) -> Function:
+    """gradient[f] of the weights for `numbers` f, at the edges of outputs [o0, o1): added to what is there if not
+    `fresh`.
+
+    inputs[f] (n_in, tile) and upstream[f] (n_out, tile) for each run; output o has the edges o * degree ... with inputs
+    columns[e].
+    """
+    code = Function(
+        "weight_gradient",
+        ["inputs", "upstream", "columns", "gradient"],
+        ["o0", "o1", "n_in", "n_out", "degree", "fresh", "of_inputs", "of_upstream", "of_gradient"],
+        lanes,
+    )
+    fresh = code.op("icmp ne i64 %fresh, 0")
+    with code.loop(0, numbers) as f:
+        gradient = code.at("%gradient", code.mul(f, "%of_gradient"))
+        inputs, upstream = (code.at(f"%{m}", code.mul(f, f"%of_{m}")) for m in ("inputs", "upstream"))
+        for run, size in enumerate(sizes):
+            tile = size * lanes
+            with code.loop("%o0", "%o1") as o:
+                row = code.at(upstream, code.mul(o, tile))
+                of_output = [code.load(code.at(row, v * lanes)) for v in range(size)]
+                start = code.mul(o, "%degree")
+                edges = start, code.add(start, "%degree")
+                add_products(code, of_output, inputs, "%columns", edges, gradient, fresh if run == 0 else "false")
+            inputs, upstream = (code.at(m, code.mul(n, tile)) for m, n in ((inputs, "%n_in"), (upstream, "%n_out")))
+    return code
+
+
+# --- one step after the other, for strips of images ---
+
+UNITS = ["images", "pixels", "together", "strips", "lines"]
+
+
+@contextmanager
+def _units(code: Function, first: str | int, last: str, maps: dict[str, str]) -> Iterator[tuple[str, str, dict]]:
+    """Strips [first, last) of all images: number, first line, images from its first on, and where these begin in maps
+    of so many channels."""
+    with code.loop(first, last) as unit:
+        block = code.op(f"sdiv i64 {unit}, %strips")
+        image = code.mul(block, "%together")
+        line = code.mul(code.sub(unit, code.mul(block, "%strips")), "%lines")
+        here = {m: code.at(f"%{m}", code.mul(code.mul(image, channels), "%pixels")) for m, channels in maps.items()}
+        count = code.least("%together", code.sub("%images", image))
+        yield unit, f"i64 {count}, i64 {line}", here
+
+
+def product_of_units(lanes: int) -> Function:
+    """y of x for units [u0, u1) by the kernels tiles_of_maps, product and maps_of_tiles, in rooms of this task."""
+    code = Function(
+        "product_of_units",
+        ["to_tiles", "product", "to_maps", "x", "y", "weights", "edges", "counts", "where", "places_of_x",
+         "places_of_y", "zeros", "sink", "tiles", "sums", "map"],
+        ["u0", "u1", *UNITS, "rows", "channels", "groups", "of_x", "of_weights", "of_y"],
+        lanes,
+    )  # fmt: skip
+    with _units(code, "%u0", "%u1", {"x": "%channels", "y": "%rows"}) as (_, where, here):
+        n = "i64 0, i64 %channels, i64 %channels"
+        code.emit(
+            f"call void %to_tiles(ptr {here['x']}, ptr %places_of_x, ptr %tiles, ptr %zeros, ptr %map, {n}, {where}, "
+            "i64 %of_x)"
+        )
+        code.emit(
+            "call void %product(ptr %tiles, ptr %weights, ptr %edges, ptr %counts, ptr %where, ptr %sums, "
+            f"i64 0, i64 {NUMBERS}, i64 %channels, i64 %groups, i64 %of_x, i64 %of_weights, i64 %of_y)"
+        )
+        n = "i64 0, i64 %rows, i64 %rows"
+        code.emit(
+            f"call void %to_maps(ptr {here['y']}, ptr %places_of_y, ptr %sums, ptr %sink, ptr %map, {n}, {where}, "
+            "i64 %of_y)"
+        )
+    return code
+
+
+def gradient_of_units(lanes: int) -> Function:
+    """Some of the 36 gradients for outputs [o0, o1) from all units by the kernels tiles_of_maps, of x and of dy, and
+    weight_gradient, in rooms of this task."""
+    code = Function(
+        "gradient_of_units",
+        ["of_x", "of_dy", "products", "x", "dy", "columns", "gradient", "places_of_x", "places_of_dy", "zeros", "tiles",
+         "upstream", "map"],
+        ["o0", "o1", "units", *UNITS, "n_in", "n_out", "degree", "step_of_x", "step_of_dy", "of_gradient"],
+        lanes,
+    )  # fmt: skip
+    with _units(code, 0, "%units", {"x": "%n_in", "dy": "%n_out"}) as (unit, where, here):
+        n = "i64 0, i64 %n_in, i64 %n_in"
+        code.emit(
+            f"call void %of_x(ptr {here['x']}, ptr %places_of_x, ptr %tiles, ptr %zeros, ptr %map, {n}, {where}, "
+            "i64 %step_of_x)"
+        )
+        n = "i64 %o0, i64 %o1, i64 %n_out"
+        code.emit(
+            f"call void %of_dy(ptr {here['dy']}, ptr %places_of_dy, ptr %upstream, ptr %zeros, ptr %map, {n}, {where}, "
+            "i64 %step_of_dy)"
+        )
+        fresh = code.op(f"zext i1 {code.op(f'icmp eq i64 {unit}, 0')} to i64")
+        code.emit(
+            "call void %products(ptr %tiles, ptr %upstream, ptr %columns, ptr %gradient, i64 %o0, i64 %o1, "
+            f"i64 %n_in, i64 %n_out, i64 %degree, i64 {fresh}, i64 %step_of_x, i64 %step_of_dy, i64 %of_gradient)"
+        )
+    return code

@@ -8,6 +8,7 @@ all bfloat16: then each product and sum is float32 still, and the result is roun
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from xnets.layers.direct import run_lines, run_window, run_winograd
-from xnets.layers.direct.adjacency import Adjacency, adjacency_of
+from xnets.layers.direct.adjacency import Adjacency, Run, adjacency_of
 from xnets.layers.direct.run_pointwise import Columns, columns_of, pointwise_product, pointwise_weight_gradient
 from xnets.layers.kernels import is_watched
 
@@ -56,9 +57,9 @@ def weight_gradient(dy: Tensor, x: Tensor, index: Tensor, window: list[int], str
     gradient = x.new_empty(adjacency.n_out, adjacency.degree, *window)
     if window == [3, 3]:
         size = tuple(dy.shape[2:])
-        suits = run_lines.suit_gradient(x.shape[0], size[1], adjacency.degree, stride)
-        of_weight = run_lines.lines_weight_gradient if suits else run_window.window_weight_gradient
-        of_weight(adjacency, x.shape, size, stride)(x.contiguous(), dy.contiguous(), adjacency.index, gradient)
+        _gradient_by(adjacency, x.shape, size, stride)(adjacency, x.shape, size, stride)(
+            x.contiguous(), dy.contiguous(), adjacency.index, gradient
+        )
     else:
         layout = _layout(x)
         x, dy = _laid_out(_seen(x, stride), layout), _laid_out(dy, layout)
@@ -70,12 +71,29 @@ def weight_gradient(dy: Tensor, x: Tensor, index: Tensor, window: list[int], str
 def _window_product(
     x: Tensor, weight: Tensor, adjacency: Adjacency, transposed: bool, size: tuple[int, ...], stride: int
 ) -> Tensor:
-    """Of x as it lies, or packed."""
-    suits = run_lines.suit_product(x.shape[0], min(x.shape[3], size[1]), adjacency.degree, stride, transposed)
-    product = run_lines.lines_product if suits else run_window.window_product
+    """Of a 3x3 convolution."""
+    product = _product_by(adjacency, x.shape, transposed, size, stride)
     y = x.new_empty(x.shape[0], adjacency.n_in if transposed else adjacency.n_out, *size)
     product(adjacency, x.shape, transposed, size, stride)(x.contiguous(), weight, adjacency.index, y)
     return y
+
+
+def _product_by(
+    adjacency: Adjacency, shape: torch.Size, transposed: bool, size: tuple[int, ...], stride: int
+) -> Callable[..., Run]:
+    """By tiles, of x as it lies, or packed."""
+    if run_winograd.suit_product(adjacency, shape[0], size, stride):
+        return run_winograd.winograd_product
+    suits = run_lines.suit_product(shape[0], min(shape[3], size[1]), adjacency.degree, stride, transposed)
+    return run_lines.lines_product if suits else run_window.window_product
+
+
+def _gradient_by(adjacency: Adjacency, shape: torch.Size, size: tuple[int, ...], stride: int) -> Callable[..., Run]:
+    """The same for the weight's gradient."""
+    if run_winograd.suit_gradient(adjacency, shape[0], size, stride):
+        return run_winograd.winograd_weight_gradient
+    suits = run_lines.suit_gradient(shape[0], size[1], adjacency.degree, stride)
+    return run_lines.lines_weight_gradient if suits else run_window.window_weight_gradient
 
 
 def _pointwise_product(

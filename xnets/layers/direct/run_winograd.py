@@ -10,21 +10,42 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from xnets.layers.direct import winograd, winograd_products
-from xnets.layers.direct.adjacency import Adjacency, Run, planned
+from xnets.layers.direct import run_lines, winograd, winograd_products
+from xnets.layers.direct.adjacency import MOST_GROUPED, Adjacency, Run, planned
 from xnets.layers.direct.jit import compiled, vector_width
 from xnets.layers.direct.scratch import LINE, rooms_for, scratch
 from xnets.layers.direct.threads import address_of, addresses, in_parallel, is_even, parts, threads_for
 from xnets.layers.direct.winograd import NUMBERS, TILE, WINDOW, Strip
 
 RUN = 4  # vectors of tiles whose products are summed at a time
-TOGETHER = 8  # tiles of a strip, in vectors: more products for each filter that is loaded, but more memory
+TOGETHER = 4  # tiles of a unit, in vectors: their numbers have to stay in the third-level cache
+# Times in those of 36 multiply-adds of vectors for an edge, as measured with AVX2 on maps of 4 to 56 pixels. Of the
+# numbers of a tile of one channel, to transform them and to move them:
+MOVED = 9
+# Multiply-adds of one edge by the other kernels in the same time. Whole maps of 4x4 stay in registers, but of lanes
+# that reach beyond their lines:
+OF_PRODUCT, OF_SMALL_PRODUCT, OF_GRADIENT, OF_PACKED_GRADIENT = 48, 60, 48, 75
 
 
-def suits(images: int, channels: int, rows: int, edges: int, size: tuple[int, int]) -> bool:
+def suit_product(adjacency: Adjacency, images: int, size: tuple[int, int], stride: int) -> bool:
     """Whether 36 multiply-adds for each tile and edge, and the transforms, take less time than nine for each pixel."""
-    lanes = _lanes(images)
-    return edges > 0 and lanes > 0
+    small = size[0] * size[1] <= TILE * TILE
+    return _suit(adjacency, images, size, stride, OF_SMALL_PRODUCT if small else OF_PRODUCT)
+
+
+def suit_gradient(adjacency: Adjacency, images: int, size: tuple[int, int], stride: int) -> bool:
+    """The same for the weight's gradient; on small maps the other kernels are quick unless a tile is all of one."""
+    packed = max(size) > TILE and not run_lines.suit_gradient(images, size[1], adjacency.degree, stride)
+    return _suit(adjacency, images, size, stride, OF_PACKED_GRADIENT if packed else OF_GRADIENT)
+
+
+def _suit(adjacency: Adjacency, images: int, size: tuple[int, int], stride: int, rate: int) -> bool:
+    if stride != 1 or adjacency.n_in > MOST_GROUPED or adjacency.n_out > MOST_GROUPED:
+        return False
+    edges, lanes = adjacency.n_out * adjacency.degree, _lanes(images)
+    tiles = math.prod(math.ceil(n / TILE) for n in size) * math.ceil(images / lanes)
+    taps = math.prod(3 * n - 2 for n in size) * max(images / vector_width(), images // lanes)
+    return tiles * (edges + MOVED * (adjacency.n_in + adjacency.n_out)) + 2 * edges < edges * taps / rate
 
 
 def _lanes(images: int) -> int:

@@ -17,6 +17,7 @@ from xnets.layers.direct.ir import Function
 
 TILE, WINDOW, FILTER = 4, 6, 3  # outputs, inputs and taps of one direction
 NUMBERS = WINDOW * WINDOW
+AHEAD = 8  # channels
 # The points are 0, +-A, +-B and infinity: with these, rounding errors are three times as large as those of nine
 # multiply-adds, with the usual 1 and 2 ten times.
 A, B = 5 / 8, 5 / 4
@@ -201,6 +202,7 @@ def tiles_of_maps(strip: Strip, upstream: bool, rows: tuple[int, int], lanes: in
             for vector, place in zip(code.transpose(loaded), places, strict=False):
                 code.store(vector, code.at("%map", place))
 
+        _fetch(code, images, strip, False)
         _move(code, strip, around, pack)
         for corner, numbers in _tiles(code, strip, columns, block, c):
             square = [[code.load(code.at(corner, (i * columns + j) * lanes)) for j in range(side)] for i in range(side)]
@@ -222,6 +224,7 @@ def maps_of_tiles(strip: Strip, lanes: int) -> Function:
     columns = strip.columns(0)
     with code.loop("%c0", "%c1") as c, code.loop(0, strip.blocks) as block:
         images = _images(code, "%y", c, block, strip, "%sink")
+        _fetch(code, images, strip, True)
         for corner, numbers in _tiles(code, strip, columns, block, c):
             for i, row in enumerate(_both_ways(code, _load_numbers(code, numbers), _output)):
                 for j, vector in enumerate(row):
@@ -245,6 +248,14 @@ def _images(code: Function, maps: str, channel: str, block: str, strip: Strip, n
         plane = code.mul(code.add(code.mul(image, "%channels"), channel), strip.height * strip.width)
         planes.append((code.op(f"icmp slt i64 {image}, %images"), code.at(maps, plane)))
     return lambda pixel: [code.pick(alive, code.at(plane, pixel), none) for alive, plane in planes]
+
+
+def _fetch(code: Function, images: Callable[..., Vectors], strip: Strip, write: bool) -> None:
+    """Call a later channel's maps into the cache, if they are small: the processor does not foresee so many images."""
+    if strip.width < code.width:
+        pixels = strip.height * strip.width
+        for image in images(min(AHEAD, 8) * pixels):
+            code.prefetch(image, pixels, write)
 
 
 def _move(code: Function, strip: Strip, around: int, move: Callable[[str | int, list[str | int]], None]) -> None:

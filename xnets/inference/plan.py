@@ -117,6 +117,7 @@ class Plan:
 
     def _add_blocked(self, node: Node) -> None:
         from xnets.inference import packed
+        from xnets.inference.winograd import Winograd
 
         if node.kind == "flatten" and node.inputs[0].shape[1:] == (1, 1):
             self._places[node] = self._source(node.inputs[0])
@@ -130,7 +131,8 @@ class Plan:
         other = others[0] if others else None
         if node.kind in ("conv", "linear"):
             if node.kind == "conv" and node.weights.window == (3, 3):
-                self.steps.append(packed.Window(x, y, node.weights, node.relu, node.pooled, other))
+                step = Winograd if Winograd.suits(x, node.weights) else packed.Window
+                self.steps.append(step(x, y, node.weights, node.relu, node.pooled, other))
                 return
             if node.weights.stride != (1, 1):
                 thinned = Place(Buffer(x.channels, y.buffer.height, y.buffer.width), 0, x.channels)

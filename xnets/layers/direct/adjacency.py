@@ -132,8 +132,7 @@ class Adjacency:
         return self._grouped[key]
 
     def order_of_grouped(self, transposed: bool, group: int) -> Tensor:
-        """(M + some,) int32, which edge of the layer stands at each place of `grouped`; a multiple of eight, the last
-        edge as often as it takes."""
+        """(M + some,) int32, which edge of the layer stands at each place of `grouped`; see padded_to_eight."""
         key = ("order of grouped", transposed, group)
         if key not in self.kept:
             found = self.grouped(transposed, group)
@@ -144,8 +143,7 @@ class Adjacency:
                 first = np.repeat(found.columns.numpy().astype(np.int32) * np.int32(self.degree), entries)
             else:
                 first = np.repeat(found.where[:, 1].numpy().astype(np.int32), counts @ sizes)
-            order += first
-            self.kept.setdefault(key, torch.from_numpy(np.pad(order, (0, -len(order) % 8), mode="edge")))
+            self.kept.setdefault(key, padded_to_eight(torch.from_numpy(order + first)))
         return self.kept[key]
 
     def segments(self, transposed: bool, chunk: int, block: int) -> Segments:
@@ -218,6 +216,11 @@ class Adjacency:
             found = Rows(*(torch.from_numpy(a.astype(np.int32)) for a in (pointer, columns, order)))
             self._rows.setdefault("inputs", found)
         return self._rows["inputs"]
+
+
+def padded_to_eight(order: Tensor) -> Tensor:
+    """The last number again and again, up to a multiple of eight."""
+    return torch.cat([order, order[-1:].expand(-len(order) % 8)])
 
 
 def stable_order(keys: np.ndarray, n: int) -> np.ndarray:

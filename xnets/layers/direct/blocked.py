@@ -16,7 +16,7 @@ from xnets.layers.direct.tiles import Strip
 from xnets.layers.direct.window import Tiling, chains, convolve, corner_of
 
 
-def _finish(code: Function, total: str, other: str | None, relu: bool) -> str:
+def finish(code: Function, total: str, other: str | None, relu: bool) -> str:
     """The sum, plus the residual there, at least zero if `relu`; NaN stays NaN."""
     if other is not None:
         total = code.plus(total, code.load(other))
@@ -82,7 +82,7 @@ def pointwise(group: int, vectors: int, width: int, before: bool, relu: bool, ad
                             place = code.add(code.mul(r, "%y_step"), column)
                             for v in range(vectors):
                                 here = code.add(place, v * width)
-                                total = _finish(code, sums[o][v].get(), code.at("%other", here) if adds else None, relu)
+                                total = finish(code, sums[o][v].get(), code.at("%other", here) if adds else None, relu)
                                 code.store(total, code.at("%y", here))
     return code
 
@@ -140,7 +140,7 @@ def window(tiling: Tiling, lanes: int, relu: bool, adds: bool, by_plane: bool, p
         if pooled:
             totals = {
                 (i // 2, j // 2): functools.reduce(
-                    lambda a, b: _larger(code, a, b), [totals[i + di, j + dj] for di in (0, 1) for dj in (0, 1)]
+                    lambda a, b: larger(code, a, b), [totals[i + di, j + dj] for di in (0, 1) for dj in (0, 1)]
                 )
                 for i, j in sums
                 if i % 2 == j % 2 == 0
@@ -150,7 +150,7 @@ def window(tiling: Tiling, lanes: int, relu: bool, adds: bool, by_plane: bool, p
         first = code.add(code.mul(code.mul(r, "%y_step"), lanes), corner)
         for (i, j), found in totals.items():
             place = code.add(first, (i * (maps.width // shrunk) + j) * lanes)
-            code.store(_finish(code, found, code.at("%other", place) if adds else None, relu), code.at("%y", place))
+            code.store(finish(code, found, code.at("%other", place) if adds else None, relu), code.at("%y", place))
 
     if by_plane:
         with code.loop("%r0", "%r1") as r:
@@ -199,7 +199,7 @@ def pool(largest: bool, window: int, lanes: int) -> Function:
                     for column in columns:
                         pixel = code.load(code.at(source, code.mul(code.add(r, column), lanes)))
                         best = (
-                            pixel if best is None else _larger(code, best, pixel) if largest else code.plus(best, pixel)
+                            pixel if best is None else larger(code, best, pixel) if largest else code.plus(best, pixel)
                         )
                 if factor is not None:
                     best = code.op(f"fmul {code.vector} {best}, {factor}")
@@ -207,7 +207,7 @@ def pool(largest: bool, window: int, lanes: int) -> Function:
     return code
 
 
-def _larger(code: Function, a: str, b: str) -> str:
+def larger(code: Function, a: str, b: str) -> str:
     """The greater, NaN if either is, as torch's pooling."""
     takes = code.op(f"fcmp ugt {code.vector} {b}, {a}")  # or unordered
     bits = f"<{code.width} x i1>"
@@ -245,5 +245,5 @@ def affine(width: int, scales: bool, adds: bool, relu: bool) -> Function:
             vector = code.load(code.at(x, i))
             if scales:
                 vector = code.fma(vector, scale, shift)
-            code.store(_finish(code, vector, code.at(other, i) if adds else None, relu), code.at(y, i))
+            code.store(finish(code, vector, code.at(other, i) if adds else None, relu), code.at(y, i))
     return code

@@ -4,6 +4,7 @@ Each number is summed by one thread in an order that depends on shapes alone, so
 of threads.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -48,6 +49,11 @@ def _suit(adjacency: Adjacency, images: int, size: tuple[int, int], stride: int,
     return tiles * (edges + MOVED * (adjacency.n_in + adjacency.n_out)) + 2 * edges < edges * taps / rate
 
 
+def at_once() -> int:
+    """Rows of a product that are summed at once, each over a run of vectors."""
+    return 4 if vector_width() == 16 else 3
+
+
 def _lanes(images: int) -> int:
     """One image to a lane; few images take narrow vectors."""
     return min(vector_width(), max(4, 1 << (images - 1).bit_length()))
@@ -70,6 +76,7 @@ class Numbers(NamedTuple):
         """Floats from one of the 36 to the next: no multiple of a page, whose places in a cache are few."""
         return self.channels * sum(self.sizes) * self.lanes + LINE
 
+    @functools.cache  # noqa: B019  few and small; kernels are given their addresses
     def places(self) -> Tensor:
         """Where each vector of a channel stands; see winograd.tiles_of_maps."""
         found, first = [], 0
@@ -119,7 +126,7 @@ class Work(NamedTuple):
         return self.images, pixels, self.together, self.strip.strips, self.strip.lines
 
 
-def _work(images: int, size: tuple[int, int]) -> Work:
+def work_for(images: int, size: tuple[int, int]) -> Work:
     """Of as many tiles in a unit as shall be computed together."""
     lanes = _lanes(images)
     height, width = size
@@ -136,9 +143,9 @@ def winograd_product(
 ) -> Run:
     """x of that shape (N, columns of the matrix, H, W), weight (n_out, D, 3, 3) -> y (N, its rows, H, W)."""
     channels, rows = shape[1], adjacency.n_in if transposed else adjacency.n_out
-    work = _work(shape[0], size)
+    work = work_for(shape[0], size)
     strip, lanes, sizes = work.strip, work.lanes, work.sizes
-    group = 4 if lanes == 16 else 3
+    group = at_once()
     groups = -(-rows // group)
     of_x, of_y = Numbers(channels, sizes, lanes), Numbers(groups * group, sizes, lanes)
     threads = threads_for(NUMBERS * adjacency.n_out * adjacency.degree * work.vectors * lanes)
@@ -191,7 +198,7 @@ def winograd_product(
 def winograd_weight_gradient(adjacency: Adjacency, shape: torch.Size, size: tuple[int, int], stride: int) -> Run:
     """x of that shape (N, n_in, H, W), dy (N, n_out, H, W) -> the gradient (n_out, D, 3, 3)."""
     n_in, n_out, degree = shape[1], adjacency.n_out, adjacency.degree
-    work = _work(shape[0], size)
+    work = work_for(shape[0], size)
     strip, lanes, sizes = work.strip, work.lanes, work.sizes
     of_x, of_dy = Numbers(n_in, sizes, lanes), Numbers(n_out, sizes, lanes)
     threads = threads_for(NUMBERS * n_out * degree * work.vectors * lanes)

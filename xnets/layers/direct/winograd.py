@@ -11,6 +11,7 @@ One image is in each lane of a vector, so that the transforms need no moves betw
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from xnets.layers.direct.ir import Function
@@ -27,7 +28,7 @@ Vectors = list[str]
 Transform = Callable[[Function, Vectors], Vectors]
 
 
-def _input(code: Function, d: Vectors) -> Vectors:
+def of_inputs(code: Function, d: Vectors) -> Vectors:
     """Six inputs at the six points."""
     a2, b2 = A * A, B * B
     even_a, odd_a = code.fma_by(d[2], -b2, d[4]), code.fma_by(d[1], -b2, d[3])
@@ -56,7 +57,7 @@ def _filter(code: Function, g: Vectors) -> Vectors:
     ]
 
 
-def _output(code: Function, m: Vectors) -> Vectors:
+def of_products(code: Function, m: Vectors) -> Vectors:
     """Four outputs of the products at the six points."""
     even_a, odd_a = code.plus(m[1], m[2]), code.minus(m[1], m[2])
     even_b, odd_b = code.plus(m[3], m[4]), code.minus(m[3], m[4])
@@ -69,7 +70,7 @@ def _output(code: Function, m: Vectors) -> Vectors:
 
 
 def _upstream(code: Function, y: Vectors) -> Vectors:
-    """`_output` transposed: gradients of four outputs to those of the products."""
+    """`of_products` transposed: gradients of four outputs to those of the products."""
     points = []
     for p in (A, B):
         even, odd = code.fma_by(y[2], p**2, y[0]), code.fma_by(y[3], p**3, code.times_by(y[1], p))
@@ -89,7 +90,7 @@ def _taps(code: Function, m: Vectors) -> Vectors:
     ]
 
 
-def _both_ways(code: Function, square: list[Vectors], transform: Transform, rows: slice = slice(None)) -> list[Vectors]:
+def both_ways(code: Function, square: list[Vectors], transform: Transform, rows: slice = slice(None)) -> list[Vectors]:
     """The transform of each column, then of each row of that, or of those rows."""
     columns = [transform(code, list(column)) for column in zip(*square, strict=True)]
     return [transform(code, list(row)) for row in list(zip(*columns, strict=True))[rows]]
@@ -150,7 +151,7 @@ def filters(flipped: bool, lanes: int) -> Function:
         taps.append(code.gather([code.at(w, 8) for w in each]))
         taps = taps[::-1] if flipped else taps
         square = [taps[i : i + FILTER] for i in (0, 3, 6)]
-        _store_numbers(code, _both_ways(code, square, _filter), code.at("%numbers", place))
+        store_numbers(code, both_ways(code, square, _filter), code.at("%numbers", place))
     return code
 
 
@@ -161,8 +162,8 @@ def gradients_of_filters(lanes: int) -> Function:
     """
     code = Function("gradients_of_filters", ["numbers", "order", "gradient", "nine"], ["p0", "p1", "step"], lanes)
     with code.loop("%p0", "%p1", lanes) as place:
-        square = _load_numbers(code, code.at("%numbers", place))
-        for tap, vector in enumerate(v for row in _both_ways(code, square, _taps) for v in row):
+        square = load_numbers(code, code.at("%numbers", place))
+        for tap, vector in enumerate(v for row in both_ways(code, square, _taps) for v in row):
             code.store(vector, code.at("%nine", tap * lanes))
         with code.loop(0, code.least(lanes, code.sub("%p1", place))) as i:
             target = code.at("%gradient", code.mul(code.load_int("%order", code.add(place, i)), 9))
@@ -189,10 +190,9 @@ def tiles_of_maps(strip: Strip, upstream: bool, rows: tuple[int, int], lanes: in
         ["c0", "c1", "channels", "images", "line", "step"],
         lanes,
     )
-    side, around, transform = (TILE, 0, _upstream) if upstream else (WINDOW, 1, _input)
+    side, around, transform = (TILE, 0, _upstream) if upstream else (WINDOW, 1, of_inputs)
     columns = strip.columns(around)
-    with code.loop(0, (strip.lines + 2 * around) * columns * lanes, lanes) as i:
-        code.store("zeroinitializer", code.at("%map", i))
+    clear(code, strip, around)
     with code.loop("%c0", "%c1") as c, code.loop(0, strip.blocks) as block:
         images = _images(code, "%x", c, block, strip, "%zeros")
 
@@ -204,9 +204,9 @@ def tiles_of_maps(strip: Strip, upstream: bool, rows: tuple[int, int], lanes: in
 
         _fetch(code, images, strip, False)
         _move(code, strip, around, pack)
-        for corner, numbers in _tiles(code, strip, columns, block, c):
+        for corner, numbers in each_tile(code, strip, columns, block, c):
             square = [[code.load(code.at(corner, (i * columns + j) * lanes)) for j in range(side)] for i in range(side)]
-            _store_numbers(code, _both_ways(code, square, transform, slice(*rows)), numbers)
+            store_numbers(code, both_ways(code, square, transform, slice(*rows)), numbers)
     return code
 
 
@@ -225,8 +225,8 @@ def maps_of_tiles(strip: Strip, lanes: int) -> Function:
     with code.loop("%c0", "%c1") as c, code.loop(0, strip.blocks) as block:
         images = _images(code, "%y", c, block, strip, "%sink")
         _fetch(code, images, strip, True)
-        for corner, numbers in _tiles(code, strip, columns, block, c):
-            for i, row in enumerate(_both_ways(code, _load_numbers(code, numbers), _output)):
+        for corner, numbers in each_tile(code, strip, columns, block, c):
+            for i, row in enumerate(both_ways(code, load_numbers(code, numbers), of_products)):
                 for j, vector in enumerate(row):
                     code.store(vector, code.at(corner, (i * columns + j) * lanes))
 
@@ -238,6 +238,12 @@ def maps_of_tiles(strip: Strip, lanes: int) -> Function:
 
         _move(code, strip, 0, unpack)
     return code
+
+
+def clear(code: Function, strip: Strip, around: int) -> None:
+    """Zeros for the packed map: what lies beyond the map stays zero."""
+    with code.loop(0, (strip.lines + 2 * around) * strip.columns(around) * code.width, code.width) as i:
+        code.store("zeroinitializer", code.at("%map", i))
 
 
 def _images(code: Function, maps: str, channel: str, block: str, strip: Strip, none: str) -> Callable[..., Vectors]:
@@ -267,10 +273,8 @@ def _move(code: Function, strip: Strip, around: int, move: Callable[[str | int, 
             pixels = [divmod(p, width) for p in range(first, min(first + lanes, strip.height * width))]
             move(first, [((line + around) * columns + column + around) * lanes for line, column in pixels])
         return
-    above = code.sub("%line", around)
-    top = code.op(f"select i1 {code.op(f'icmp slt i64 {above}, 0')}, i64 {around}, i64 0")
-    bottom = code.least(strip.lines + 2 * around, code.sub(strip.height, above))
-    with code.loop(top, bottom) as line:
+    above, inside = lines_of_strip(code, strip, around)
+    with inside as line:
         # the last vector of a line ends with it, even if it begins with columns that the one before has too
         for column in (min(c, width - lanes) for c in range(0, width, lanes)):
             begin = code.mul(code.add(code.mul(line, columns), column + around), lanes)
@@ -278,7 +282,14 @@ def _move(code: Function, strip: Strip, around: int, move: Callable[[str | int, 
             move(code.add(code.mul(code.add(above, line), width), column), places)
 
 
-def _tiles(code: Function, strip: Strip, columns: int, block: str, channel: str) -> Iterator[tuple[str, str]]:
+def lines_of_strip(code: Function, strip: Strip, around: int) -> tuple[str, AbstractContextManager[str]]:
+    """Which line of the map is the first of the packed one, and a loop over those of the packed one that are on it."""
+    above = code.sub("%line", around)
+    top = code.op(f"select i1 {code.op(f'icmp slt i64 {above}, 0')}, i64 {around}, i64 0")
+    return above, code.loop(top, code.least(strip.lines + 2 * around, code.sub(strip.height, above)))
+
+
+def each_tile(code: Function, strip: Strip, columns: int, block: str, channel: str) -> Iterator[tuple[str, str]]:
     """Of each tile of a block its first pixel in the packed map, and its channel's first number, in one loop."""
     with code.loop(0, strip.rows) as i, code.loop(0, strip.across) as j:
         vector = code.add(code.mul(code.add(code.mul(block, strip.rows), i), strip.across), j)
@@ -287,12 +298,12 @@ def _tiles(code: Function, strip: Strip, columns: int, block: str, channel: str)
         yield code.at("%map", corner), code.at("%numbers", code.add(start, code.mul(channel, step)))
 
 
-def _load_numbers(code: Function, numbers: str) -> list[Vectors]:
+def load_numbers(code: Function, numbers: str) -> list[Vectors]:
     return [
         [code.load(code.at(numbers, code.mul("%step", WINDOW * i + j))) for j in range(WINDOW)] for i in range(WINDOW)
     ]
 
 
-def _store_numbers(code: Function, square: list[Vectors], numbers: str) -> None:
+def store_numbers(code: Function, square: list[Vectors], numbers: str) -> None:
     for f, vector in enumerate(v for row in square for v in row):
         code.store(vector, code.at(numbers, code.mul("%step", f)))

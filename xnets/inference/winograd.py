@@ -1,0 +1,92 @@
+"""The step of a plan that computes a 3x3 convolution by Winograd's algorithm, see xnets.layers.direct.winograd."""
+
+import math
+
+import torch
+
+from xnets.inference.places import FLOATS, Context, Place
+from xnets.inference.plain import Step
+from xnets.inference.weights import Weights
+from xnets.layers.direct import winograd, winograd_blocked, winograd_products
+from xnets.layers.direct.adjacency import MOST_GROUPED, group_rows, padded_to_eight
+from xnets.layers.direct.jit import compiled, vector_width
+from xnets.layers.direct.run_winograd import Numbers, at_once, work_for
+from xnets.layers.direct.scratch import LINE
+from xnets.layers.direct.threads import address_of, addresses, in_parallel, is_even, parts, threads_for
+from xnets.layers.direct.winograd import NUMBERS, TILE
+
+MOVED = 9  # as run_winograd.MOVED
+FEWEST = 4  # tiles of a map: fewer fill no run of vectors
+RATE = 48  # as run_winograd.OF_PRODUCT
+
+
+class Winograd(Step):
+    """A 3x3 convolution of padding 1 and stride 1, along its edges; its maxima over 2 x 2 outputs if `pooled`."""
+
+    def __init__(
+        self, x: Place, y: Place, weights: Weights, relu: bool, pooled: bool, other: Place | None = None
+    ) -> None:
+        super().__init__((x, other) if other else (x,), y)
+        self.relu, self.adds, self.pooled, self.bias = relu, other is not None, pooled, weights.bias
+        self.group = at_once()
+        self.groups = -(-weights.n_out // self.group)
+        sparse = group_rows(
+            weights.outputs.numpy(), weights.inputs.numpy(), weights.n_out, weights.n_in, self.group, 1
+        )  # fmt: skip
+        order = padded_to_eight(sparse.order)
+        self.sparse = sparse._replace(columns=sparse.columns.to(torch.int16), order=sparse.order[:0])
+        self.edges, self.of_weights = weights.filters.shape[0], len(order) + LINE
+        self.filters = torch.empty(NUMBERS * self.of_weights, **FLOATS)
+        transform = compiled(winograd.filters, False, min(8, vector_width()))
+        given = addresses(weights.filters.contiguous(), order, self.filters)
+        transform(*given, 0, len(order), self.of_weights)
+
+    @staticmethod
+    def suits(x: Place, weights: Weights) -> bool:
+        """Whether it is faster than packed.Window, whose maps are packed too."""
+        sizes = x.buffer.height, x.buffer.width
+        tiles, edges = math.prod(math.ceil(n / TILE) for n in sizes), weights.filters.shape[0]
+        if weights.stride != (1, 1) or tiles < FEWEST or max(weights.n_in, weights.n_out) > MOST_GROUPED:
+            return False
+        taps = math.prod(3 * n - 2 for n in sizes)
+        return tiles * (edges + MOVED * (weights.n_in + weights.n_out)) < edges * taps / RATE
+
+    def run(self, c: Context) -> None:
+        """See Step."""
+        x, y = self.reads[0], self.writes
+        work = work_for(c.lanes, (x.buffer.height, x.buffer.width))
+        strip, lanes = work.strip, c.lanes
+        of_x, of_y = (Numbers(n, work.sizes, lanes) for n in (x.channels, self.groups * self.group))
+        kernels = (
+            compiled(winograd_blocked.tiles_of_blocks, strip, lanes),
+            compiled(winograd_products.product, self.group, work.sizes, lanes),
+            compiled(winograd_blocked.blocks_of_tiles, strip, self.relu, self.adds, self.pooled, lanes),
+        )
+        whole = compiled(winograd_blocked.whole_strips, lanes)
+        threads = threads_for(NUMBERS * self.edges * work.vectors * lanes)
+        matrix = addresses(self.filters, self.sparse.columns, self.sparse.counts, self.sparse.where)
+        places_of_x, places_of_y = addresses(of_x.places(), of_y.places())
+        steps = (x.channels, self.groups, of_x.step, self.of_weights, of_y.step)
+        floats = NUMBERS * of_x.step, NUMBERS * of_y.step
+        rooms = [c.scratch(i, sum(floats) + strip.floats(lanes)).data_ptr() for i in range(threads)]
+        rooms = [(first, first + 4 * floats[0], first + 4 * sum(floats)) for first in rooms]
+        for block in range(c.blocks):
+            source, target = c.pointer(x, block), c.pointer(y, block)
+            other = c.pointer(self.reads[1], block) if self.adds else target
+            ends = (*addresses(self.bias), other, target)
+            if is_even(work.units, threads):
+                given = (*map(address_of, kernels), source, *matrix, places_of_x, places_of_y, *ends)
+                shares = zip(rooms, parts(work.units, threads), strict=False)
+                rest = (strip.lines, y.channels, x.step, y.step, *steps)
+                in_parallel(whole, [(*given, *room, *piece, *rest) for room, piece in shares])
+                continue
+            to_tiles, product, to_blocks = kernels
+            tiles, sums, _ = rooms[0]
+            maps = [room[2] for room in rooms]
+            for line in range(0, strip.strips * strip.lines, strip.lines):
+                of_channels, of_rows = parts(x.channels, threads), parts(y.channels, threads)
+                given, rest = (source, places_of_x, tiles), (line, of_x.step, x.step)
+                in_parallel(to_tiles, [(*given, m, *p, *rest) for m, p in zip(maps, of_channels, strict=False)])
+                in_parallel(product, [(tiles, *matrix, sums, *part, *steps) for part in parts(NUMBERS, threads)])
+                given, rest = (places_of_y, sums, *ends), (line, of_y.step, y.step)
+                in_parallel(to_blocks, [(*given, m, *p, *rest) for m, p in zip(maps, of_rows, strict=False)])

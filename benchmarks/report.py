@@ -22,13 +22,15 @@ AVX2 = (
 PASSES = {"forward": 1.0, "forward+backward": 0.8}
 
 LIMIT = (
-    "`limit`: the X-Net's multiply-adds at this machine's peak, and in training all else (norms, pooling, the loss, "
-    "the update, Python) as it was measured in the X-Net's fastest form."
+    "`limit`: the X-Net's multiply-adds, nine for each pixel and edge of a 3x3 layer, at this machine's peak, and in "
+    "training all else (norms, pooling, the loss, the update, Python) as it was measured in the X-Net's fastest form. "
+    "Winograd's algorithm needs fewer, and is not held to it."
 )
 HEADING = (
-    "Times as fast as dense (asked for; the limit that this machine's peak sets, and about what is left of it once the "
-    "data are moved: the other edges at the peak, all else as long as it takes our kernels with one edge for each "
-    "output; an estimate, which some layers beat). Bold: reached."
+    "Times as fast as dense (asked for; the limit that this machine's peak sets to nine multiply-adds for each pixel "
+    "and edge, one of 1x1, and about what is left of it once the data are moved: the other edges at the peak, all else "
+    "as long as it takes our kernels with one edge for each output; an estimate, which some layers beat, and which "
+    "those that go by Winograd's algorithm are not held to). Bold: reached."
 )
 
 

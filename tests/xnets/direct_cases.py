@@ -86,7 +86,7 @@ def computed(x, weight, edges, upstream, kernel=None):
     """The same by the direct kernel; fails if it would hand the layer to the dense one."""
     how = how_of(x, weight, upstream)
     assert not why_not(x, weight, edges, how)
-    x, weight = x.clone(memory_format=torch.preserve_format).requires_grad_(), weight.clone().requires_grad_()
+    x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()  # no copies: see `guarded`
     kernel = kernel or DirectKernel()
     y = kernel.linear(x, weight, None, edges) if how is None else kernel.conv2d(x, weight, None, edges, how)
     return y.detach(), *torch.autograd.grad(y, (x, weight), upstream)

@@ -10,14 +10,12 @@ from xnets.inference.weights import Weights
 from xnets.layers.direct import winograd, winograd_blocked, winograd_products
 from xnets.layers.direct.adjacency import MOST_GROUPED, group_rows, padded_to_eight
 from xnets.layers.direct.jit import compiled, vector_width
-from xnets.layers.direct.run_winograd import Numbers, at_once, work_for
+from xnets.layers.direct.run_winograd import OF_PRODUCT, Numbers, at_once, faster, work_for
 from xnets.layers.direct.scratch import LINE
 from xnets.layers.direct.threads import address_of, addresses, in_parallel, is_even, parts, threads_for
 from xnets.layers.direct.winograd import NUMBERS, TILE
 
-MOVED = 9  # as run_winograd.MOVED
 FEWEST = 4  # tiles of a map: fewer fill no run of vectors
-RATE = 48  # as run_winograd.OF_PRODUCT
 
 
 class Winograd(Step):
@@ -44,12 +42,11 @@ class Winograd(Step):
     @staticmethod
     def suits(x: Place, weights: Weights) -> bool:
         """Whether it is faster than packed.Window, whose maps are packed too."""
-        sizes = x.buffer.height, x.buffer.width
-        tiles, edges = math.prod(math.ceil(n / TILE) for n in sizes), weights.filters.shape[0]
-        if weights.stride != (1, 1) or tiles < FEWEST or max(weights.n_in, weights.n_out) > MOST_GROUPED:
+        size = x.buffer.height, x.buffer.width
+        tiles, channels = math.prod(math.ceil(n / TILE) for n in size), (weights.n_in, weights.n_out)
+        if weights.stride != (1, 1) or tiles < FEWEST or max(channels) > MOST_GROUPED:
             return False
-        taps = math.prod(3 * n - 2 for n in sizes)
-        return tiles * (edges + MOVED * (weights.n_in + weights.n_out)) < edges * taps / RATE
+        return faster(size, 1, 1, weights.filters.shape[0], sum(channels), OF_PRODUCT)
 
     def run(self, c: Context) -> None:
         """See Step."""

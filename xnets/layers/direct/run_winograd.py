@@ -25,7 +25,7 @@ TOGETHER = 4  # tiles of a unit, in vectors: their numbers have to stay in the t
 MOVED = 9
 # Multiply-adds of one edge by the other kernels in the same time. Whole maps of 4x4 stay in registers, but of lanes
 # that reach beyond their lines:
-OF_PRODUCT, OF_SMALL_PRODUCT, OF_GRADIENT, OF_PACKED_GRADIENT = 48, 60, 48, 75
+OF_PRODUCT, OF_SMALL_PRODUCT, OF_GRADIENT, OF_PACKED_GRADIENT = 48, 70, 48, 75
 
 
 def suit_product(adjacency: Adjacency, images: int, size: tuple[int, int], stride: int) -> bool:
@@ -43,10 +43,19 @@ def suit_gradient(adjacency: Adjacency, images: int, size: tuple[int, int], stri
 def _suit(adjacency: Adjacency, images: int, size: tuple[int, int], stride: int, rate: int) -> bool:
     if stride != 1 or adjacency.n_in > MOST_GROUPED or adjacency.n_out > MOST_GROUPED:
         return False
-    edges, lanes = adjacency.n_out * adjacency.degree, _lanes(images)
-    tiles = math.prod(math.ceil(n / TILE) for n in size) * math.ceil(images / lanes)
-    taps = math.prod(3 * n - 2 for n in size) * max(images / vector_width(), images // lanes)
-    return tiles * (edges + MOVED * (adjacency.n_in + adjacency.n_out)) + 2 * edges < edges * taps / rate
+    lanes, edges = _lanes(images), adjacency.n_out * adjacency.degree
+    vectors = max(images / vector_width(), images // lanes)  # of the other kernels, a pixel of so many images
+    return faster(size, math.ceil(images / lanes), vectors, edges, adjacency.n_in + adjacency.n_out, rate, 2 * edges)
+
+
+def faster(
+    size: tuple[int, int], blocks: int, vectors: float, edges: int, channels: int, rate: int, filters: int = 0
+) -> bool:
+    """The estimate: of maps of that size in so many blocks, or in vectors by the other kernels; `filters` takes the
+    time to transform these."""
+    tiles = math.prod(math.ceil(n / TILE) for n in size) * blocks
+    taps = math.prod(3 * n - 2 for n in size) * vectors
+    return tiles * (edges + MOVED * channels) + filters < edges * taps / rate
 
 
 def at_once() -> int:

@@ -16,8 +16,8 @@ TARGETS = {
     "linear 9216-4096": (1.0, 1.9, 3.5, 6.0),
 }  # fmt: skip
 AVX2 = (
-    "Written by `python -m benchmarks.layers --csv benchmarks/layers_avx2.csv` and `python -m benchmarks.choice --csv "
-    "benchmarks/choice_avx2.csv` there; with its own limits, and not as quiet a machine as the other."
+    "Written by `python -m benchmarks.layers --csv benchmarks/layers_avx2.csv` there, and so `choice` and `networks`; "
+    "with its own limits, and not as quiet a machine as the other."
 )
 PASSES = {"forward": 1.0, "forward+backward": 0.8}
 
@@ -43,12 +43,14 @@ class Measurements(NamedTuple):
     memory: pd.DataFrame
     layers_avx2: pd.DataFrame
     choice_avx2: pd.DataFrame
+    networks_avx2: pd.DataFrame
 
 
 def committed() -> Measurements:
     """As they lie beside this file."""
     choice, memory, choice_avx2 = (pd.read_csv(HERE / f"{name}.csv") for name in ("choice", "memory", "choice_avx2"))
-    return Measurements(read("layers"), read("networks"), choice, memory, read("layers_avx2"), choice_avx2)
+    layers, networks = read("layers"), read("networks")
+    return Measurements(layers, networks, choice, memory, read("layers_avx2"), choice_avx2, read("networks_avx2"))
 
 
 def read(name: str) -> pd.DataFrame:
@@ -143,7 +145,15 @@ def mobilenets_against_groups(networks: pd.DataFrame) -> list[list[object]]:
             (by[by["side"] == "grouped"], "the fastest, ours too"),
         ):
             times = (groups.groupby("network")["ms"].min() / ours).rename(lambda n: int(n.rpartition("-")[2]))
-            rows.append(["MobileNet-0.5", threads, what, label, *(f"{times[c]:.2f}" for c in COMPRESSIONS)])
+            rows.append(
+                [
+                    "MobileNet-0.5",
+                    threads,
+                    what,
+                    label,
+                    *(f"{times[c]:.2f}" if c in times else "-" for c in COMPRESSIONS),
+                ]
+            )
     return rows
 
 
@@ -159,6 +169,8 @@ def to_be_level(layers: pd.DataFrame) -> str:
     behind = ratios[ratios["direct"] < ratios["grouped"]]
     needed = behind["grouped"] / behind["limit, data moved"]
     has, cells = behind["direct"] / behind["limit, data moved"], ratios["grouped"].notna().sum()
+    if behind.empty:
+        return f"Groups are ahead in none of {cells} cells of 3x3 layers."
     return (
         f"In {len(behind)} of {cells} cells of 3x3 layers groups are ahead. To be level X-Conv would need "
         f"{needed.min():.0%} to {needed.max():.0%} (median {needed.median():.0%}) of what is left of the peak with the "
@@ -267,8 +279,10 @@ def text(measured: Measurements) -> str:
     parts += ["## Networks", "", f"In brackets the quartiles. {LIMIT}", "", *networks_table(networks), ""]
     parts += ["![networks](networks.png)", "", "## Memory of training", "", *memory_table(measured.memory), ""]
     parts += ["## A machine without AVX-512", "", f"{other}. {AVX2}", "", *asked_and_reached(avx2, "### Layers")]
-    parts += [*against_groups(layers_against_groups(avx2)), "", to_be_level(avx2), "", "### The automatic choice", ""]
+    rows = layers_against_groups(avx2) + mobilenets_against_groups(measured.networks_avx2)
+    parts += [*against_groups(rows), "", to_be_level(avx2), "", "### The automatic choice", ""]
     parts += [*choice_table(measured.choice_avx2), "", slower(measured.choice_avx2), ""]
+    parts += ["### Networks", "", *networks_table(measured.networks_avx2), ""]
     return "\n".join(parts)
 
 

@@ -3,6 +3,7 @@ layers in float64."""
 
 import math
 import mmap
+import weakref
 
 import pytest
 import torch
@@ -31,12 +32,11 @@ def everywhere(monkeypatch):
 
 @pytest.fixture
 def of_width(monkeypatch):
-    """of_width(4): vectors of four floats, unless the CPU has shorter ones."""
+    """of_width(16): vectors of 16 floats, on any CPU; LLVM makes do with shorter ones."""
     from xnets.layers.direct import jit
 
     def force(width):
-        if width < jit.vector_width():
-            monkeypatch.setattr(jit, "_forced", [(width, jit._host()[1])])
+        monkeypatch.setattr(jit, "_forced", [(width, jit._host()[1])])
 
     return force
 
@@ -116,35 +116,50 @@ def test_nothing_is_touched_beside_the_tensors(size, everywhere):
 @needs_llvmlite
 def test_what_is_no_number_stays_in_the_tiles_that_read_it(everywhere):
     """It may spoil whole tiles of 4x4, of the images that a dense layer has it in."""
-    x, weight, edges, upstream = problem(12, 9, 1, 4, 3, 9, (13, 13))
-    x[3, :, 6, 6] = math.nan
-    (y, _, _), (right, _, _) = (f(x, weight, edges, upstream) for f in (computed, expected))
-    spoilt, has_it = ~y.isfinite(), ~right.isfinite()
-    assert has_it.any()
-    assert (spoilt | ~has_it).all()
-    near = torch.zeros_like(spoilt)
-    near[3, :, 4:8, 4:8] = True
-    assert not (spoilt & ~near).any()
+    for place, tiles in ((6, slice(4, 8)), (7, slice(4, 12)), (12, slice(8, 13))):
+        x, weight, edges, upstream = problem(12, 9, 1, 4, 3, 9, (13, 13))
+        x[3, :, place, place] = math.nan
+        (y, _, _), (right, _, _) = (f(x, weight, edges, upstream) for f in (computed, expected))
+        spoilt, has_it = ~y.isfinite(), ~right.isfinite()
+        assert has_it.any()
+        assert (spoilt | ~has_it).all()
+        near = torch.zeros_like(spoilt)
+        near[3, :, tiles, tiles] = True
+        assert not (spoilt & ~near).any()
 
 
 @needs_llvmlite
-@pytest.mark.parametrize("size", [(4, 4), (14, 14)])
-def test_rounding_is_little_more_than_that_of_multiply_adds(size, everywhere, monkeypatch):
-    case = problem(256, 64, 1, 128, 3, 16, size)
+@pytest.mark.parametrize(("size", "degree"), [((4, 4), 128), ((4, 4), 16), ((14, 14), 128)])
+def test_rounding_is_a_few_times_that_of_multiply_adds(size, degree, everywhere, monkeypatch):
+    case = problem(256, 64, 1, degree, 3, 16, size)
     right, by_tiles = expected(*case), computed(*case)
     monkeypatch.undo()
     monkeypatch.setattr(everywhere, "suit_product", lambda *given: False)
     monkeypatch.setattr(everywhere, "suit_gradient", lambda *given: False)
     for mine, other, exact in zip(by_tiles, computed(*case), right, strict=True):
         errors = [float((found - exact).square().mean().sqrt() / exact.std()) for found in (mine, other)]
-        assert 0 < errors[0] < 4 * errors[1] + 2e-7
+        assert errors[1] < errors[0] < 7 * errors[1]
 
 
 @needs_llvmlite
-def test_which_layers_it_is_for():
+def test_groups_of_more_edges_than_16_bits_count_go_another_way():
+    from xnets.layers.direct.adjacency import Adjacency
+    from xnets.layers.direct.run_winograd import at_once, suit_product
+
+    most = 2**16 // at_once()
+    for degree in (most, most + 1):
+        index = torch.arange(degree, dtype=torch.int32).repeat(12, 1)
+        assert suit_product(Adjacency(index, 24000, 12), 8, (8, 8), 1) is (degree == most)
+    assert_right(problem(24000, 12, 1, most + 1, 3, 8, (8, 8)))
+
+
+@needs_llvmlite
+def test_which_layers_it_is_for(of_width):
     """Of many edges, on maps of several tiles that it fills; where images fill vectors."""
     from xnets.layers.direct.adjacency import Adjacency
     from xnets.layers.direct.run_winograd import suit_gradient, suit_product
+
+    of_width(8)
 
     def suits(n, degree, images, side, stride=1):
         index = torch.arange(degree, dtype=torch.int32).repeat(n, 1)
@@ -160,14 +175,18 @@ def test_which_layers_it_is_for():
     assert suits(256, 128, 1, 14) == (False, False)
     assert suits(256, 128, 32, 5) == (False, False)  # a tile and a bit each way
     assert suits(512, 256, 64, 4) == (True, True)
-    assert suits(512, 16, 64, 4)[0] is False
+    assert suits(512, 32, 64, 4) == (False, True)
+    of_width(16)  # not measured there
+    assert suits(256, 128, 32, 14)[0]
+    assert suits(256, 32, 32, 14) == (False, False)
 
 
 @needs_llvmlite
-def test_layers_that_it_is_for_go_by_it(monkeypatch):
+def test_layers_that_it_is_for_go_by_it(monkeypatch, of_width):
     """Nobody asked for: a layer of the paper's VGG16 meets it, forward and backward."""
     from xnets.layers.direct import run_winograd
 
+    of_width(8)
     met = []
     for name in ("winograd_product", "winograd_weight_gradient"):
         own = getattr(run_winograd, name)
@@ -209,6 +228,33 @@ def test_a_plan_with_sums_and_maxima(size, width, of_width):
         for threads in (1, 2, 3):
             with on_threads(threads):
                 assert_same(plan.run(x[:n]), output(model, x[:n]))
+
+
+@needs_llvmlite
+def test_a_plan_keeps_what_its_kernels_are_told_the_address_of(monkeypatch):
+    """Even where nobody else does: filters that were laid out anew, tables that another thread made as well."""
+    from xnets.inference import winograd
+
+    freed, own = [], winograd.Numbers.places.__wrapped__
+
+    def places(numbers):
+        freed.clear()  # what steps before kept
+        table = own(numbers)
+        weakref.finalize(table, freed.append, numbers)
+        return table
+
+    def checked(kernel, tasks):
+        assert not freed
+        in_parallel(kernel, tasks)
+
+    in_parallel = winograd.in_parallel
+    monkeypatch.setattr(winograd.Numbers, "places", places)
+    monkeypatch.setattr(winograd, "in_parallel", checked)
+    torch.manual_seed(0)
+    model, x = with_statistics(Residual()), torch.randn(11, 24, 18, 18)
+    for layer in (model.first[0], model.second[0]):
+        layer.weight.data = layer.weight.data.transpose(2, 3)
+    assert_same(plans(model, x)[-1].run(x[:8]), output(model, x[:8]))
 
 
 @needs_llvmlite

@@ -4,8 +4,8 @@ They need llvmlite (`pip install xnets[fast]`); `missing` says whether it is the
 layer. They are for 1x1 and 3x3 convolutions of stride 1 or 2 whose padding keeps the image's size (or halves it), and
 for linear layers, in float32, or bfloat16 that is computed in float32; everything else is the dense kernel's.
 
-3x3 convolutions of many edges go by Winograd's algorithm (run_winograd.py). Of these a value that is not finite may
-spoil the 4x4 tiles that read it; of all others it goes where it goes in a dense layer.
+3x3 convolutions of many edges go by Winograd's algorithm (run_winograd.py). Of these a value that is not finite, or
+near the largest there is, may spoil the 4x4 tiles that read it; of all others it goes where it goes in a dense layer.
 """
 
 import torch

@@ -41,7 +41,9 @@ def suit_gradient(adjacency: Adjacency, images: int, size: tuple[int, int], stri
 
 
 def _suit(adjacency: Adjacency, images: int, size: tuple[int, int], stride: int, rate: int) -> bool:
-    if stride != 1 or adjacency.n_in > MOST_GROUPED or adjacency.n_out > MOST_GROUPED:
+    # Grouped's columns, and its order within a group, have 16 bits
+    grouped = max(adjacency.n_in, adjacency.n_out, at_once() * adjacency.degree // 2) <= MOST_GROUPED
+    if stride != 1 or not grouped:
         return False
     lanes, edges = _lanes(images), adjacency.n_out * adjacency.degree
     vectors = max(images / vector_width(), images // lanes)  # of the other kernels, a pixel of so many images
@@ -86,9 +88,10 @@ class Numbers(NamedTuple):
         """Floats from one of the 36 to the next: no multiple of a page, whose places in a cache are few."""
         return self.channels * sum(self.sizes) * self.lanes + LINE
 
-    @functools.cache  # noqa: B019  few and small; kernels are given their addresses
+    @functools.cache  # noqa: B019  few and small
     def places(self) -> Tensor:
-        """Where each vector of a channel stands; see winograd.tiles_of_maps."""
+        """Where each vector of a channel stands; see winograd.tiles_of_maps. Who uses its address has to keep it: two
+        threads that ask first may be given one each, of which one is kept here."""
         found, first = [], 0
         for size in self.sizes:
             found += [((first * self.channels + v) * self.lanes, size * self.lanes) for v in range(size)]

@@ -19,8 +19,8 @@ from xnets.layers.direct.ir import Function
 TILE, WINDOW, FILTER = 4, 6, 3  # outputs, inputs and taps of one direction
 NUMBERS = WINDOW * WINDOW
 AHEAD = 8  # channels
-# The points are 0, +-A, +-B and infinity: with these, rounding errors are about twice those of plain sums; with the
-# usual 1 and 2, five times.
+# The points are 0, +-A, +-B and infinity. Rounding errors are a few times those of plain sums, and go by the largest
+# pixel of a tile; with the usual 1 and 2 for A and B they are larger.
 A, B = 5 / 8, 5 / 4
 OF_A, OF_B = 1 / (2 * A**2 * (A**2 - B**2)), 1 / (2 * B**2 * (B**2 - A**2))  # what a filter is divided by at a point
 

@@ -3,6 +3,7 @@
 from xnets.layers.direct.blocked import finish, larger
 from xnets.layers.direct.ir import Function
 from xnets.layers.direct.winograd import (
+    NUMBERS,
     WINDOW,
     Strip,
     both_ways,
@@ -14,7 +15,6 @@ from xnets.layers.direct.winograd import (
     of_products,
     store_numbers,
 )
-from xnets.layers.direct.winograd_products import NUMBERS
 
 
 def tiles_of_blocks(strip: Strip, lanes: int) -> Function:

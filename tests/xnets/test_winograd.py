@@ -142,10 +142,14 @@ def test_rounding_is_a_few_times_that_of_multiply_adds(size, degree, everywhere,
 
 
 @needs_llvmlite
-def test_groups_have_no_more_edges_than_16_bits_count():
+@pytest.mark.parametrize("width", [16, 8, 4])
+def test_groups_have_no_more_edges_than_16_bits_count(width, of_width, monkeypatch):
+    from xnets.layers.direct import run_winograd
     from xnets.layers.direct.adjacency import Adjacency
     from xnets.layers.direct.run_winograd import at_once, suit_product
 
+    of_width(width)
+    monkeypatch.setattr(run_winograd, "faster", lambda *given: True)
     most = 2**16 // at_once()
     for degree in (most, most + 1):
         index = torch.arange(degree, dtype=torch.int32).repeat(12, 1)

@@ -5,7 +5,8 @@ layer. They are for 1x1 and 3x3 convolutions of stride 1 or 2 whose padding keep
 for linear layers, in float32, or bfloat16 that is computed in float32; everything else is the dense kernel's.
 
 3x3 convolutions of many edges go by Winograd's algorithm (run_winograd.py). Of these a value that is not finite, or
-near the largest there is, may spoil the 4x4 tiles that read it; of all others it goes where it goes in a dense layer.
+near the largest there is, may spoil the 4x4 tiles that read it, and all nine taps of the gradients it enters; of all
+others it goes where it goes in a dense layer.
 """
 
 import torch

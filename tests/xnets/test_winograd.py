@@ -138,7 +138,7 @@ def test_rounding_is_a_few_times_that_of_multiply_adds(size, degree, everywhere,
     monkeypatch.setattr(everywhere, "suit_gradient", lambda *given: False)
     for mine, other, exact in zip(by_tiles, computed(*case), right, strict=True):
         errors = [float((found - exact).square().mean().sqrt() / exact.std()) for found in (mine, other)]
-        assert errors[1] < errors[0] < 7 * errors[1]
+        assert 0 < errors[0] < min(10 * errors[1], 2e-6)  # seven times in the gradient of 4x4 maps, with 16 lanes
 
 
 @needs_llvmlite

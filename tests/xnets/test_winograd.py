@@ -167,7 +167,6 @@ def test_which_layers_it_is_for(of_width):
     def suits(n, degree, images, side, stride=1):
         index = torch.arange(degree, dtype=torch.int32).repeat(n, 1)
         adjacency = Adjacency(index, n, n)
-        adjacency.index = index
         size = (side, side)
         return suit_product(adjacency, images, size, stride), suit_gradient(adjacency, images, size, stride)
 

@@ -215,11 +215,9 @@ class Plan:
 
 def lanes_for(images: int) -> int:
     """Lanes of the next block: the vector's, or fewer for the last few images."""
-    from xnets.layers.direct.jit import missing, vector_width
+    from xnets.layers.direct import jit
 
-    if missing():
-        return 4
-    return min(vector_width(), max(4, 1 << (images - 1).bit_length()))
+    return 4 if jit.missing() else jit.lanes_for(images)
 
 
 def _adjoin(places: list[Place]) -> bool:

@@ -63,6 +63,11 @@ def vector_width() -> int:
     return _forced[-1][0] if _forced else _host()[0]
 
 
+def lanes_for(count: int) -> int:
+    """Floats of the shortest vector that holds so many, four at least; of the widest where none does."""
+    return min(vector_width(), max(4, 1 << (count - 1).bit_length()))
+
+
 def registers_for_sums() -> int:
     """How many of the CPU's vector registers a kernel may sum in: AVX-512 has 32, others have 16 at least."""
     return 22 if vector_width() == 16 else 10

@@ -9,16 +9,11 @@ from torch import Tensor
 
 from xnets.layers.direct import lines
 from xnets.layers.direct.adjacency import Adjacency, Run, planned
-from xnets.layers.direct.jit import compiled, registers_for_sums, vector_width
+from xnets.layers.direct.jit import compiled, lanes_for, registers_for_sums, vector_width
 from xnets.layers.direct.threads import addresses, in_parallel, parts, parts_of_images, threads_for
 
 NEAR = 48 * 1024  # floats of x whose edges' gradients are computed at a time: 192 KiB, near the core
 NEXT = 2048  # floats of dy that are read for each of an output's edges: 8 KiB, of the first-level cache
-
-
-def lanes_for(width: int) -> int:
-    """Floats of a vector for lines so long: narrow ones reach less often into a second line of the cache."""
-    return min(vector_width(), max(4, 1 << (width - 1).bit_length()))
 
 
 def suit_product(images: int, width: int, degree: int, stride: int, transposed: bool) -> bool:
@@ -51,6 +46,7 @@ def lines_product(adjacency: Adjacency, shape: torch.Size, transposed: bool, siz
     rows = adjacency.n_in if transposed else adjacency.n_out
     sparse, bounds = adjacency.stored_rows(transposed), adjacency.bounds(transposed, 1)
     maps = lines.Maps(*size, *shape[2:], stride, transposed)
+    # narrow vectors reach less often into a second line of the cache
     kernel = compiled(lines.product, maps, registers_for_sums(), lanes_for(maps.units))
     work = 9 * adjacency.n_out * adjacency.degree * images * maps.units * min(size[0], shape[2])
     shares = [(*piece, channels, rows) for piece in parts_of_images(images, rows, threads_for(work))]

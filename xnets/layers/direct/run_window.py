@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xnets.layers.direct import window, window_gradient
 from xnets.layers.direct.adjacency import Adjacency, Run, planned
-from xnets.layers.direct.jit import compiled, vector_width
+from xnets.layers.direct.jit import compiled, lanes_for, vector_width
 from xnets.layers.direct.scratch import rooms_for, scratch
 from xnets.layers.direct.threads import address_of, addresses, in_parallel, is_even, parts, threads_for
 from xnets.layers.direct.tiles import Maps, cheapest_tile
@@ -53,7 +53,7 @@ class Packing(NamedTuple):
 def packing_for(images: int, maps: Maps) -> Packing:
     """One image to a lane; few images take narrow vectors."""
     width = vector_width()
-    lanes = min(width, max(4, 1 << (images - 1).bit_length()))
+    lanes = lanes_for(images)
     shrinks = maps.step == 2 and not maps.transposed
     registers = (21 if shrinks else 16) if width == 16 else 8
     return Packing(Tiling(maps, *cheapest_tile(maps, registers)), lanes)

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from xnets.layers.direct import run_lines, winograd, winograd_products
 from xnets.layers.direct.adjacency import MOST_GROUPED, Adjacency, Run, planned
-from xnets.layers.direct.jit import compiled, vector_width
+from xnets.layers.direct.jit import compiled, lanes_for, vector_width
 from xnets.layers.direct.scratch import LINE, rooms_for, scratch
 from xnets.layers.direct.threads import address_of, addresses, in_parallel, is_even, parts, threads_for
+from xnets.layers.direct.tiles import equal
 from xnets.layers.direct.winograd import NUMBERS, TILE, WINDOW, Strip
 
 RUN = 4  # vectors of tiles whose products are summed at a time
@@ -45,7 +46,7 @@ def _suit(adjacency: Adjacency, images: int, size: tuple[int, int], stride: int,
     grouped = max(adjacency.n_in, adjacency.n_out, at_once() * adjacency.degree // 2) <= MOST_GROUPED
     if stride != 1 or not grouped:
         return False
-    lanes, edges = _lanes(images), adjacency.n_out * adjacency.degree
+    lanes, edges = lanes_for(images), adjacency.n_out * adjacency.degree
     vectors = max(images / vector_width(), images // lanes)  # of the other kernels, a pixel of so many images
     return faster(size, math.ceil(images / lanes), vectors, edges, adjacency.n_in + adjacency.n_out, rate, 2 * edges)
 
@@ -64,16 +65,6 @@ def faster(
 def at_once() -> int:
     """Rows of a product that are summed at once, each over a run of vectors."""
     return 4 if vector_width() == 16 else 3
-
-
-def _lanes(images: int) -> int:
-    """One image to a lane; few images take narrow vectors."""
-    return min(vector_width(), max(4, 1 << (images - 1).bit_length()))
-
-
-def _equal(n: int, most: int) -> int:
-    """The length of as few parts of n as can be, all of about one length, at most `most`."""
-    return math.ceil(n / math.ceil(n / most))
 
 
 class Numbers(NamedTuple):
@@ -126,7 +117,7 @@ class Work(NamedTuple):
         """Runs of vectors in a unit, see winograd_products: as few as can be, all of about one length."""
         return tuple(last - first for first, last in parts(self.strip.vectors, -(-self.strip.vectors // RUN)))
 
-    def numbers_of(self, unit: int) -> tuple[int, int, int]:
+    def place_of(self, unit: int) -> tuple[int, int, int]:
         """Its first image, how many there are, and its first line."""
         block, strip = divmod(unit, self.strip.strips)
         first = block * self.together
@@ -141,12 +132,12 @@ class Work(NamedTuple):
 
 def work_for(images: int, size: tuple[int, int]) -> Work:
     """Of as many tiles in a unit as shall be computed together."""
-    lanes = _lanes(images)
+    lanes = lanes_for(images)  # one image to each; few images take narrow vectors
     height, width = size
     blocks, down, across = math.ceil(images / lanes), math.ceil(height / TILE), math.ceil(width / TILE)
     # lines shorter than a vector are not moved one by one
-    rows = down if width < lanes else _equal(down, max(1, TOGETHER // across))
-    together = _equal(blocks, max(1, TOGETHER // (rows * across))) if rows == down else 1
+    rows = down if width < lanes else equal(down, max(1, TOGETHER // across))
+    together = equal(blocks, max(1, TOGETHER // (rows * across))) if rows == down else 1
     return Work(Strip(height, width, together, rows), images, lanes)
 
 
@@ -190,7 +181,7 @@ def winograd_product(
     def by_steps(x: Tensor, y: Tensor, weights: int) -> None:
         """All threads work at one unit, step by step."""
         with scratch(floats[0]) as tiles, scratch(floats[1]) as sums:
-            for first, *unit in map(work.numbers_of, range(work.units)):
+            for first, *unit in map(work.place_of, range(work.units)):
                 given = (*addresses(x[first], places_of_x), tiles, *addresses(zeros))
                 maps_of_x.in_parallel(to_tiles, given, [(*part, channels, *unit, of_x.step) for part in of_channels])
                 in_parallel(product, [(tiles, weights, *tables, sums, *part, *sizes_of) for part in of_numbers])
@@ -244,7 +235,7 @@ def winograd_weight_gradient(adjacency: Adjacency, shape: torch.Size, size: tupl
     rest = (work.units, *work.given, n_in, n_out, degree, of_x.step, of_dy.step, of_gradient)
 
     def run(x: Tensor, dy: Tensor, index: Tensor, gradient: Tensor) -> None:
-        given = (*addresses(x, dy, sparse.columns_or(index)),)
+        given = addresses(x, dy, sparse.columns_or(index))
         places = addresses(places_of_x, places_of_dy, zeros)
         with scratch(NUMBERS * of_gradient) as numbers, scratch(rooms.floats) as room:
             in_parallel(

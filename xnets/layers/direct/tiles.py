@@ -15,6 +15,11 @@ from xnets.layers.direct.ir import Function
 TAPS = [(i, j) for i in range(3) for j in range(3)]
 
 
+def equal(n: int, most: int) -> int:
+    """The length of as few parts of n as can be, all of about one length, at most `most`."""
+    return math.ceil(n / math.ceil(n / most))
+
+
 class Strip(NamedTuple):
     """Consecutive lines (or columns) of a product: the first and how many; the first of the source under them, and
     which are needed of it, counted from that one."""
@@ -48,8 +53,7 @@ class Side(NamedTuple):
     def equal(self, most: int) -> int:
         """Lines of a strip: of as few strips of at most `most` lines as can be, all of about one length."""
         even = self.even
-        strips = math.ceil(self.length / (most // even * even))
-        return math.ceil(self.length / strips / even) * even
+        return even * equal(math.ceil(self.length / even), most // even)
 
     @property
     def even(self) -> int:

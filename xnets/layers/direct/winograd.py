@@ -18,17 +18,16 @@ from xnets.layers.direct.ir import Function
 
 TILE, WINDOW, FILTER = 4, 6, 3  # outputs, inputs and taps of one direction
 NUMBERS = WINDOW * WINDOW
-AHEAD = 8  # channels
 # The points are 0, +-A, +-B and infinity. Rounding errors are a few times those of plain sums, and go by the largest
 # pixel of a tile; with the usual 1 and 2 for A and B they are larger.
 A, B = 5 / 8, 5 / 4
-OF_A, OF_B = 1 / (2 * A**2 * (A**2 - B**2)), 1 / (2 * B**2 * (B**2 - A**2))  # what a filter is divided by at a point
+OF_A, OF_B = 1 / (2 * A**2 * (A**2 - B**2)), 1 / (2 * B**2 * (B**2 - A**2))  # what a filter is multiplied by at a point
 
 Vectors = list[str]
 Transform = Callable[[Function, Vectors], Vectors]
 
 
-def of_inputs(code: Function, d: Vectors) -> Vectors:
+def _inputs(code: Function, d: Vectors) -> Vectors:
     """Six inputs at the six points."""
     a2, b2 = A * A, B * B
     even_a, odd_a = code.fma_by(d[2], -b2, d[4]), code.fma_by(d[1], -b2, d[3])
@@ -57,7 +56,7 @@ def _filter(code: Function, g: Vectors) -> Vectors:
     ]
 
 
-def of_products(code: Function, m: Vectors) -> Vectors:
+def _outputs(code: Function, m: Vectors) -> Vectors:
     """Four outputs of the products at the six points."""
     even_a, odd_a = code.plus(m[1], m[2]), code.minus(m[1], m[2])
     even_b, odd_b = code.plus(m[3], m[4]), code.minus(m[3], m[4])
@@ -70,7 +69,7 @@ def of_products(code: Function, m: Vectors) -> Vectors:
 
 
 def _upstream(code: Function, y: Vectors) -> Vectors:
-    """`of_products` transposed: gradients of four outputs to those of the products."""
+    """`_outputs` transposed: gradients of four outputs to those of the products."""
     points = []
     for p in (A, B):
         even, odd = code.fma_by(y[2], p**2, y[0]), code.fma_by(y[3], p**3, code.times_by(y[1], p))
@@ -90,7 +89,7 @@ def _taps(code: Function, m: Vectors) -> Vectors:
     ]
 
 
-def both_ways(code: Function, square: list[Vectors], transform: Transform, rows: slice = slice(None)) -> list[Vectors]:
+def _both_ways(code: Function, square: list[Vectors], transform: Transform, rows: slice = slice(None)) -> list[Vectors]:
     """The transform of each column, then of each row of that, or of those rows."""
     columns = [transform(code, list(column)) for column in zip(*square, strict=True)]
     return [transform(code, list(row)) for row in list(zip(*columns, strict=True))[rows]]
@@ -151,7 +150,7 @@ def filters(flipped: bool, lanes: int) -> Function:
         taps.append(code.gather([code.at(w, 8) for w in each]))
         taps = taps[::-1] if flipped else taps
         square = [taps[i : i + FILTER] for i in (0, 3, 6)]
-        store_numbers(code, both_ways(code, square, _filter), code.at("%numbers", place))
+        _store_numbers(code, _both_ways(code, square, _filter), code.at("%numbers", place))
     return code
 
 
@@ -162,8 +161,8 @@ def gradients_of_filters(lanes: int) -> Function:
     """
     code = Function("gradients_of_filters", ["numbers", "order", "gradient", "nine"], ["p0", "p1", "step"], lanes)
     with code.loop("%p0", "%p1", lanes) as place:
-        square = load_numbers(code, code.at("%numbers", place))
-        for tap, vector in enumerate(v for row in both_ways(code, square, _taps) for v in row):
+        square = _load_numbers(code, code.at("%numbers", place))
+        for tap, vector in enumerate(v for row in _both_ways(code, square, _taps) for v in row):
             code.store(vector, code.at("%nine", tap * lanes))
         with code.loop(0, code.least(lanes, code.sub("%p1", place))) as i:
             target = code.at("%gradient", code.mul(code.load_int("%order", code.add(place, i)), 9))
@@ -190,7 +189,7 @@ def tiles_of_maps(strip: Strip, upstream: bool, rows: tuple[int, int], lanes: in
         ["c0", "c1", "channels", "images", "line", "step"],
         lanes,
     )
-    side, around, transform = (TILE, 0, _upstream) if upstream else (WINDOW, 1, of_inputs)
+    side, around, transform = (TILE, 0, _upstream) if upstream else (WINDOW, 1, _inputs)
     columns = strip.columns(around)
     clear(code, strip, around)
     with code.loop("%c0", "%c1") as c, code.loop(0, strip.blocks) as block:
@@ -202,11 +201,9 @@ def tiles_of_maps(strip: Strip, upstream: bool, rows: tuple[int, int], lanes: in
             for vector, place in zip(code.transpose(loaded), places, strict=False):
                 code.store(vector, code.at("%map", place))
 
-        _fetch(code, images, strip, False)
         _move(code, strip, around, pack)
-        for corner, numbers in each_tile(code, strip, columns, block, c):
-            square = [[code.load(code.at(corner, (i * columns + j) * lanes)) for j in range(side)] for i in range(side)]
-            store_numbers(code, both_ways(code, square, transform, slice(*rows)), numbers)
+        for corner, numbers in tiles_of_strip(code, strip, columns, block, c):
+            transform_tile(code, corner, columns, side, numbers, transform, slice(*rows))
     return code
 
 
@@ -224,11 +221,8 @@ def maps_of_tiles(strip: Strip, lanes: int) -> Function:
     columns = strip.columns(0)
     with code.loop("%c0", "%c1") as c, code.loop(0, strip.blocks) as block:
         images = _images(code, "%y", c, block, strip, "%sink")
-        _fetch(code, images, strip, True)
-        for corner, numbers in each_tile(code, strip, columns, block, c):
-            for i, row in enumerate(both_ways(code, load_numbers(code, numbers), of_products)):
-                for j, vector in enumerate(row):
-                    code.store(vector, code.at(corner, (i * columns + j) * lanes))
+        for corner, numbers in tiles_of_strip(code, strip, columns, block, c):
+            outputs_of_tile(code, numbers, corner, columns)
 
         def unpack(first: str | int, places: list[str | int], images: Callable[..., Vectors] = images) -> None:
             vectors = [code.load(code.at("%map", place)) for place in places]
@@ -256,14 +250,6 @@ def _images(code: Function, maps: str, channel: str, block: str, strip: Strip, n
     return lambda pixel: [code.pick(alive, code.at(plane, pixel), none) for alive, plane in planes]
 
 
-def _fetch(code: Function, images: Callable[..., Vectors], strip: Strip, write: bool) -> None:
-    """Call a later channel's maps into the cache, if they are small: the processor does not foresee so many images."""
-    if strip.width < code.width:
-        pixels = strip.height * strip.width
-        for image in images(min(AHEAD, 8) * pixels):
-            code.prefetch(image, pixels, write)
-
-
 def _move(code: Function, strip: Strip, around: int, move: Callable[[str | int, list[str | int]], None]) -> None:
     """move(first pixel, where it and the next ones stand in the packed map) for all pixels of the strip, a vector of
     them at a time; lines shorter than that are taken together, for which the strip has to be the whole map."""
@@ -289,7 +275,7 @@ def lines_of_strip(code: Function, strip: Strip, around: int) -> tuple[str, Abst
     return above, code.loop(top, code.least(strip.lines + 2 * around, code.sub(strip.height, above)))
 
 
-def each_tile(code: Function, strip: Strip, columns: int, block: str, channel: str) -> Iterator[tuple[str, str]]:
+def tiles_of_strip(code: Function, strip: Strip, columns: int, block: str, channel: str) -> Iterator[tuple[str, str]]:
     """Of each tile of a block its first pixel in the packed map, and its channel's first number, in one loop."""
     with code.loop(0, strip.rows) as i, code.loop(0, strip.across) as j:
         vector = code.add(code.mul(code.add(code.mul(block, strip.rows), i), strip.across), j)
@@ -298,12 +284,26 @@ def each_tile(code: Function, strip: Strip, columns: int, block: str, channel: s
         yield code.at("%map", corner), code.at("%numbers", code.add(start, code.mul(channel, step)))
 
 
-def load_numbers(code: Function, numbers: str) -> list[Vectors]:
+def transform_tile(code: Function, corner: str, columns: int, side: int, numbers: str, transform: Transform = _inputs,
+                   rows: slice = slice(None)) -> None:  # fmt: skip
+    """Numbers of the side x side pixels from `corner` on, in a packed map of so many columns."""
+    square = [[code.load(code.at(corner, (i * columns + j) * code.width)) for j in range(side)] for i in range(side)]
+    _store_numbers(code, _both_ways(code, square, transform, rows), numbers)
+
+
+def outputs_of_tile(code: Function, numbers: str, corner: str, columns: int) -> None:
+    """The 4x4 outputs that a tile's sums of products make, to a packed map."""
+    for i, row in enumerate(_both_ways(code, _load_numbers(code, numbers), _outputs)):
+        for j, vector in enumerate(row):
+            code.store(vector, code.at(corner, (i * columns + j) * code.width))
+
+
+def _load_numbers(code: Function, numbers: str) -> list[Vectors]:
     return [
         [code.load(code.at(numbers, code.mul("%step", WINDOW * i + j))) for j in range(WINDOW)] for i in range(WINDOW)
     ]
 
 
-def store_numbers(code: Function, square: list[Vectors], numbers: str) -> None:
+def _store_numbers(code: Function, square: list[Vectors], numbers: str) -> None:
     for f, vector in enumerate(v for row in square for v in row):
         code.store(vector, code.at(numbers, code.mul("%step", f)))

@@ -6,14 +6,11 @@ from xnets.layers.direct.winograd import (
     NUMBERS,
     WINDOW,
     Strip,
-    both_ways,
     clear,
-    each_tile,
     lines_of_strip,
-    load_numbers,
-    of_inputs,
-    of_products,
-    store_numbers,
+    outputs_of_tile,
+    tiles_of_strip,
+    transform_tile,
 )
 
 
@@ -30,11 +27,8 @@ def tiles_of_blocks(strip: Strip, lanes: int) -> Function:
             there = code.at("%map", code.mul(code.add(code.mul(line, columns), 1), lanes))
             with code.loop(0, strip.width * lanes, lanes) as i:
                 code.store(code.load(code.at(here, i)), code.at(there, i))
-        for corner, numbers in each_tile(code, strip, columns, "0", c):
-            square = [
-                [code.load(code.at(corner, (i * columns + j) * lanes)) for j in range(WINDOW)] for i in range(WINDOW)
-            ]
-            store_numbers(code, both_ways(code, square, of_inputs), numbers)
+        for corner, numbers in tiles_of_strip(code, strip, columns, "0", c):
+            transform_tile(code, corner, columns, WINDOW, numbers)
     return code
 
 
@@ -50,10 +44,8 @@ def blocks_of_tiles(strip: Strip, relu: bool, adds: bool, pooled: bool, lanes: i
     columns, shrunk = strip.columns(0), 2 if pooled else 1
     with code.loop("%c0", "%c1") as c:
         bias = code.broadcast(code.at("%bias", c))
-        for corner, numbers in each_tile(code, strip, columns, "0", c):
-            for i, row in enumerate(both_ways(code, load_numbers(code, numbers), of_products)):
-                for j, vector in enumerate(row):
-                    code.store(vector, code.at(corner, (i * columns + j) * lanes))
+        for corner, numbers in tiles_of_strip(code, strip, columns, "0", c):
+            outputs_of_tile(code, numbers, corner, columns)
         last = code.least(strip.lines, code.sub(strip.height, "%line"))
         with code.loop(0, last, shrunk) as line:
             here = code.at("%map", code.mul(line, columns * lanes))

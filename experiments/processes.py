@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -29,8 +28,7 @@ def end_with_parent(parent: int) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.25)
-        sys.stderr.flush()
-        os._exit(1)
+        os._exit(1)  # and nothing before it: whoever read stdout and stderr may have ended as well
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -156,6 +156,19 @@ def test_a_stage_ends_if_dvc_is_killed_while_it_starts(finished, tmp_path, loade
     assert not list((clone.folder / "store").glob("*/")), output
 
 
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_a_stage_ends_if_dvc_is_killed_while_it_trains(finished, tmp_path, shell):
+    """Whatever shell `dvc` has started it by; without SHELL it is /bin/sh."""
+    clone = clone_of(finished.folder, tmp_path / "clone")
+    shutil.rmtree(clone.folder / "store")
+    clone.environment["SHELL"] = shutil.which(shell) or pytest.skip(f"there is no {shell}")
+    process = clone.start("dvc", "repro", "--force", "--single-item", "train")
+    wait_for(lambda: any(is_training(clone)), 120, process)
+    process.kill()
+    output = process.communicate(timeout=300)[0]  # returns once whoever was left has closed it too
+    assert any(is_training(clone)), f"all was trained to its end: {output}"
+
+
 def is_training(clone: Clone):
     done = {path.parent for path in (clone.folder / "store").glob("*/result.json")}
     return (path for path in (clone.folder / "store").glob("*/") if path not in done)

@@ -22,11 +22,7 @@ def _copy_rows(code: Function, rows: str | int, source: str, from_step: str | in
     The image, which is the source if `into`, is what is not in the cache yet.
     """
     w = code.width
-    whole = code.mul(code.op(f"sdiv i64 {length}, {w}"), w)
-    rest = code.sub(length, whole)
-    lanes = code.mask(rest)
     full = code.op(f"icmp eq i64 {length}, {tile}")
-    some = code.op(f"icmp sgt i64 {rest}, 0")
     with code.when(full), code.loop(0, rows) as r:
         a, b = code.at(source, code.mul(r, from_step)), code.at(to, code.mul(r, to_step))
         image, step = (a, from_step) if into else (b, to_step)
@@ -35,12 +31,17 @@ def _copy_rows(code: Function, rows: str | int, source: str, from_step: str | in
         for i, vector in enumerate(vectors):
             code.store(vector, code.at(b, i * w))
     rows = code.op(f"select i1 {full}, i64 0, i64 {rows}")
-    with code.loop(0, rows) as r:
-        a, b = code.at(source, code.mul(r, from_step)), code.at(to, code.mul(r, to_step))
-        with code.loop(0, whole, w) as i:
-            code.store(code.load(code.at(a, i)), code.at(b, i))
-        with code.when(some):
-            code.store_first(code.load_first(code.at(a, whole), lanes), code.at(b, whole), lanes)
+    for vectors in range(1, tile // w):
+        some = code.op(f"icmp eq i64 {code.op(f'sdiv i64 {length}, {w}')}, {vectors}")
+        with code.when(some), code.loop(0, rows) as r:
+            a, b = code.at(source, code.mul(r, from_step)), code.at(to, code.mul(r, to_step))
+            starts = [*range(0, vectors * w, w), code.sub(length, w)]  # the last vector ends with the row
+            for start, vector in [(start, code.load(code.at(a, start))) for start in starts]:
+                code.store(vector, code.at(b, start))
+    for count in range(1, w):
+        with code.when(code.op(f"icmp eq i64 {length}, {count}")), code.loop(0, rows) as r:
+            a, b = code.at(source, code.mul(r, from_step)), code.at(to, code.mul(r, to_step))
+            code.store_some(code.load_first(a, code.mask(count)), b, count)
 
 
 def move_tile(code: Function, image: str, channels: str, top: str | int, count: str | int, packed: str, tile: int,

@@ -52,7 +52,7 @@ lock: setup
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras pyproject.toml -o requirements.lock
 
 # Time the kernels, whole networks and their memory on a quiet machine (about an hour): writes benchmarks/*.csv and
-# kernels.md; benchmarks/reasons.md and conditions.txt are then yours to write anew.
+# kernels.md; benchmarks/reasons.md and conditions.md are then yours to write anew.
 bench: setup
 	$(BIN)/python -m benchmarks.layers
 	$(BIN)/python -m benchmarks.choice

@@ -23,6 +23,7 @@ from xnets.layers import ExpanderLayer, kernels
 from xnets.models import build, parse_name
 
 CSV = Path(__file__).with_suffix(".csv")
+PART = ["threads", "network"]  # of the columns, what is measured together
 COLUMNS = ["machine", "threads", "network", "layer", "input", "outputs", "degree", "window", "pass", "kernel",
            "dense_ms", "masked_ms", "auto_ms", "ratio", "ratio_low", "ratio_high", "n"]  # fmt: skip
 
@@ -86,7 +87,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, default=CSV)
     options = parser.parse_args()
     as_trained()
-    write_rows(options.csv, COLUMNS, rows(options))
+    write_rows(options.csv, COLUMNS, PART, rows(options))
 
 
 if __name__ == "__main__":

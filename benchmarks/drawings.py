@@ -10,17 +10,14 @@ SHOWN = ["direct", "direct, block 4", "grouped", "masked", "MKL CSR", "limit"]
 TIMES = (0.5, 1, 2, 4, 8, 16, 32)
 NETWORK_METHODS = {
     "training step": [
-        "X, for_training",
-        "X, auto",
-        "X, dense kernel",
-        "dense, for_training",
-        "masked",
-        "grouped, for_training",
-        "grouped",
+        "dense", "X, for_training", "X, auto", "X, dense kernel", "dense, for_training", "masked",
+        "grouped, for_training", "grouped", "limit",
+    ],
+    "inference": [
+        "dense", "X, for_inference", "X, auto", "dense, for_inference", "masked", "grouped, for_inference", "grouped",
         "limit",
     ],
-    "inference": ["X, for_inference", "X, auto", "dense, for_inference", "masked", "grouped, for_inference", "limit"],
-}
+}  # fmt: skip
 
 
 def draw_layers(layers: pd.DataFrame, order: list[str], path: Path) -> None:
@@ -52,11 +49,11 @@ def draw_networks(networks: pd.DataFrame, path: Path) -> None:
     shown = networks[networks["threads"] == 1]
     figure, panels = plt.subplots(1, 2, figsize=(11, 7.5), sharey=True)
     names = list(dict.fromkeys(shown["network"]))
-    kinds = list(dict.fromkeys(m.replace("inference", "training") for ms in NETWORK_METHODS.values() for m in ms))
+    kinds = list(dict.fromkeys(m.replace("inference", "training") for ms in NETWORK_METHODS.values() for m in ms[1:]))
     colours = dict(zip(kinds, sns.color_palette(n_colors=len(kinds)), strict=True))  # the same on both sides
     for axes, (what, methods) in zip(panels, NETWORK_METHODS.items(), strict=True):
         mine = shown[shown["pass"] == what]
-        present = [m for m in methods if m in set(mine["method"])]
+        present = [m for m in methods if m in set(mine["method"]) - {"dense"}]  # dense is the line at 1
         for i, method in enumerate(present):
             rows = mine[mine["method"] == method].set_index("network")
             places = [names.index(n) + (i - len(present) / 2 + 0.5) * 0.8 / len(present) for n in rows.index]

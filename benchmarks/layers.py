@@ -21,6 +21,7 @@ from benchmarks.timing import as_trained, interleaved, ratio
 from xnets import ExpanderConv2d, ExpanderLinear
 
 CSV = Path(__file__).with_suffix(".csv")
+PART = ["threads", "layer", "pass", "compression"]  # of the columns, what is measured together
 COLUMNS = [
     "machine",
     "threads",
@@ -164,7 +165,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, default=CSV)
     options = parser.parse_args()
     as_trained()
-    write_rows(options.csv, COLUMNS, rows(options))
+    write_rows(options.csv, COLUMNS, PART, rows(options))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 CSV = Path(__file__).with_suffix(".csv")
+PART = ["network"]  # of the columns, what is measured together
 COLUMNS = ["machine", "network", "batch", "method", "parameters", "state_mb", "buffers_mb", "tables_mb", "step_peak_mb"]
 BY_AUTO = ("X", "X, for_training")
 METHODS = ("dense", "masked", *BY_AUTO)
@@ -110,7 +111,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(*options.one)))
         return
-    write_rows(options.csv, COLUMNS, rows(options.networks))
+    write_rows(options.csv, COLUMNS, PART, rows(options.networks))
 
 
 if __name__ == "__main__":

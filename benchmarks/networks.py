@@ -24,6 +24,7 @@ from xnets.cost import cost
 from xnets.models import build, parse_name
 
 CSV = Path(__file__).with_suffix(".csv")
+PART = ["threads", "network", "pass"]  # of the columns, what is measured together
 COLUMNS = [
     "machine", "threads", "network", "batch", "pass", "method", "ms",
     "to_dense", "to_dense_low", "to_dense_high", "to_masked", "to_masked_low", "to_masked_high", "n",
@@ -154,7 +155,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, default=CSV)
     options = parser.parse_args()
     as_trained()
-    write_rows(options.csv, COLUMNS, rows(options))
+    write_rows(options.csv, COLUMNS, PART, rows(options))
 
 
 if __name__ == "__main__":

@@ -2,17 +2,22 @@
 
 import csv
 import functools
+import io
 import os
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from xnets.files import write_text
+from xnets.layers.direct import VECTORS
+from xnets.layers.direct.jit import vector_width
 from xnets.machine import cpu_name
 
 
+@functools.cache
 def machine() -> str:
-    """CPU and cores, as the first column of every file."""
-    return f"{cpu_name()}, {os.cpu_count()} cores"
+    """CPU, cores and vectors, as the first column of every file: virtual machines give different CPUs one name."""
+    return f"{cpu_name()}, {os.cpu_count()} cores, {VECTORS.get(vector_width(), 'vectors of 128 bits')}"
 
 
 @functools.cache
@@ -30,14 +35,23 @@ def commit() -> str:
     return found[0].strip() + ("+" if found[1] else "")
 
 
-def write_rows(path: Path, columns: list[str], rows: Iterable[list]) -> None:
-    """Each row as it comes: measuring takes long, and what is measured stays if it is broken off.
+def write_rows(path: Path, columns: list[str], part: list[str], rows: Iterable[list]) -> None:
+    """Put rows into a file, each as it comes: measuring takes long, and what is measured stays if it is broken off.
 
-    `columns` begin with the machine; the commit comes after it.
+    columns: the file's, the machine first; the commit comes after it. part: those that name what is measured together.
+    What the file has of the same parts, of this machine, is replaced by them; what else it has stays.
     """
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([columns[0], "commit", *columns[1:]])
-        for row in rows:
-            writer.writerow([machine(), commit(), *row])
-            file.flush()
+    known = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    new: list[dict[str, str]] = []
+
+    def key(row: dict[str, str]) -> tuple[str, ...]:
+        return tuple(row[column] for column in ("machine", *part))
+
+    for row in rows:
+        new.append({"machine": machine(), "commit": commit(), **dict(zip(columns[1:], map(str, row), strict=True))})
+        measured = {key(row) for row in new}
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [columns[0], "commit", *columns[1:]], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([row for row in known if key(row) not in measured] + new)
+        write_text(path, text.getvalue())

@@ -65,5 +65,5 @@ def ratio(times: list[float], baselines: list[list[float]]) -> Ratio:
     """Against the fastest of the baselines by its median, round by round."""
     baseline = min(baselines, key=statistics.median)
     ratios = [b / t for b, t in zip(baseline, times, strict=True)]
-    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else (ratios[0],) * 3
     return Ratio(statistics.median(ratios), low, high)

@@ -35,6 +35,7 @@ from xnets.models import build, parse_name
 from xnets.training.loop import in_fast_layout
 
 CSV = Path(__file__).with_suffix(".csv")
+PART = ["device", "threads", "network"]  # of the columns, what is measured together
 COLUMNS = [
     "machine", "device", "threads", "network", "batch", "loop", "images_per_s", "to_plain", "to_plain_low",
     "to_plain_high", "to_authors", "to_authors_low", "to_authors_high", "n",
@@ -181,7 +182,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, default=CSV)
     options = parser.parse_args()
     as_trained()
-    write_rows(options.csv, COLUMNS, rows(options))
+    write_rows(options.csv, COLUMNS, PART, rows(options))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def test_times_take_turns_and_ratios_are_of_one_round():
     assert [sorted(order[i : i + 2]) for i in (0, 2, 4)] == 3 * [["a", "b"]]
     assert [(name, len(t)) for name, t in times.items()] == [("a", 2), ("b", 2)]
     found = ratio([1.0, 2.0, 4.0], [[8.0, 8.0, 8.0], [4.0, 4.0, 4.0]])
-    assert (found.median, found.low, found.high) == (2.0, 1.0, 4.0)
+    assert (found.median, found.low, found.high) == (2.0, 1.5, 3.0)
 
 
 def test_a_layers_limit_is_arithmetic_or_memory():
@@ -75,11 +75,40 @@ def test_one_layer_and_one_network_are_measured(monkeypatch):
 
 def test_what_is_measured_names_the_machine_and_the_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "commit", lambda: "1234567+")
-    records.write_rows(tmp_path / "a.csv", ["machine", "ms"], iter([[1], [2]]))
+    records.write_rows(tmp_path / "a.csv", ["machine", "layer", "ms"], ["layer"], iter([["a", 1], ["b", 2]]))
     found = pd.read_csv(tmp_path / "a.csv")
-    assert list(found.columns) == ["machine", "commit", "ms"]
+    assert list(found.columns) == ["machine", "commit", "layer", "ms"]
     assert found["commit"].tolist() == ["1234567+"] * 2
     assert found["machine"].tolist() == [records.machine()] * 2
+
+
+def test_what_is_not_measured_again_stays(tmp_path, monkeypatch):
+    columns, part = ["machine", "layer", "method", "ms"], ["layer"]
+
+    def write(machine, rows, part=part):
+        monkeypatch.setattr(records, "machine", lambda: machine)
+        records.write_rows(tmp_path / "a.csv", columns, part, iter(rows))
+        return pd.read_csv(tmp_path / "a.csv")[columns].values.tolist()
+
+    here = [["a", "old", 1], ["a", "dense", 2], ["b", "dense", 3]]
+    assert write("here", here) == [["here", *row] for row in here]
+    assert write("there", [["a", "dense", 4]])[3:] == [["there", "a", "dense", 4]], "another machine's rows stay"
+    again = write("here", [["a", "dense", 5]])
+    assert again == [["here", "b", "dense", 3], ["there", "a", "dense", 4], ["here", "a", "dense", 5]]
+
+    def broken_off():
+        yield ["b", "dense", 6]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write("here", broken_off())
+    kept = pd.read_csv(tmp_path / "a.csv")
+    assert kept[["layer", "ms"]].values.tolist() == [["a", 4], ["a", 5], ["b", 6]]
+
+
+def test_quartiles_lie_within_what_was_measured():
+    found = ratio([1.0, 1.0], [[2.0, 4.0]])
+    assert (found.low, found.median, found.high) == (2.5, 3, 3.5)
 
 
 def test_the_report_is_that_of_the_committed_measurements():

@@ -19,6 +19,9 @@ from xnets.layers.kernels import Convolution, Edges, is_transformed
 MOST = 2**31  # positions are int32
 
 
+VECTORS = {16: "AVX-512", 8: "AVX2"}  # by their floats; of 4 floats any 64-bit CPU has
+
+
 class DirectKernel:
     """Computes along the edges; see kernels.Kernel."""
 
@@ -49,8 +52,7 @@ def vectors_here() -> str:
     """What the kernels are compiled for on this machine, in words."""
     if missing():
         return f"no direct kernels: {missing()}"
-    names = {16: "AVX-512", 8: "AVX2"}
-    return f"direct kernels of {vector_width()} floats a vector ({names.get(vector_width(), 'any 64-bit CPU')})"
+    return f"direct kernels of {vector_width()} floats a vector ({VECTORS.get(vector_width(), 'any 64-bit CPU')})"
 
 
 def why_not(x: Tensor, weight: Tensor, edges: Edges, how: Convolution | None = None) -> str:

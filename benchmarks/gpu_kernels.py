@@ -2,7 +2,8 @@
 
 Prints a table and writes benchmarks/gpu_kernels.csv, one row for each layer, compression, output group, dtype and
 pass: milliseconds of dense (the faster of NCHW and channels_last, and whether our weight was scattered to it each
-time) and of Triton, their ratio and its spread, what the estimate foretold, the error. Needs an NVIDIA GPU and Triton.
+time) and of Triton, their ratio, round by round, and its quartiles, what the estimate foretold, the error. Needs an
+NVIDIA GPU and Triton.
 
 All that is compared takes turns, measured by CUDA events, each after a sweep through the second-level cache.
 measure() does the same for a caller.
@@ -29,11 +30,11 @@ LAYERS = {
     "3x3 256@14": (256, 256, 14, 3, 1),
     "3x3 256@28 stride 2": (256, 256, 28, 3, 2),
     "3x3 512@4": (512, 512, 4, 3, 1),
-    "3x3 240->60@32": (240, 60, 32, 3, 1),
+    "3x3 240-60@32": (240, 60, 32, 3, 1),
     "1x1 512@14": (512, 512, 14, 1, 1),
     "1x1 1024@7": (1024, 1024, 7, 1, 1),
-    "1x1 600->240@32": (600, 240, 32, 1, 1),
-    "linear 9216->4096": (9216, 4096, 0, 1, 1),
+    "1x1 600-240@32": (600, 240, 32, 1, 1),
+    "linear 9216-4096": (9216, 4096, 0, 1, 1),
 }
 COMPRESSIONS = (2, 4, 8, 16)
 BLOCKS = (1, 16, 64)
@@ -105,15 +106,15 @@ def _one(name: str, kind: str, c: int, block: int, batch: int, repeats: int, swe
                     times[run].append(took)
         medians = {run: statistics.median(t) for run, t in times.items()}
         dense = min((r for r in runs if r.startswith("dense")), key=medians.__getitem__)
-        ratios = sorted(a / b for a, b in zip(times[dense], times["triton"], strict=True))
+        ratios = [a / b for a, b in zip(times[dense], times["triton"], strict=True)]
+        quartiles = statistics.quantiles(ratios, n=4, method="inclusive")
         yield dict(
             zip(
                 FIELDS,
                 (
                     torch.cuda.get_device_name(), name, kind, c, block, what, f"{medians[dense]:.4f}",
                     f"{medians['scatter']:.4f}", f"{medians['triton']:.4f}",
-                    f"{medians[dense] / medians['triton']:.2f}", f"{ratios[len(ratios) // 10]:.2f}",
-                    f"{ratios[-1 - len(ratios) // 10]:.2f}",
+                    *(f"{ratio:.2f}" for ratio in (quartiles[1], quartiles[0], quartiles[2])),
                     f"{_estimated(layer, x, geometry, kind, what):.2f}", f"{error:.1e}",
                 ),
                 strict=True,

@@ -1,7 +1,7 @@
 """How long a layer takes on a Hopper GPU, dense and along its edges: a roofline, to be replaced by measurements.
 
-None of it was measured on a GPU. Rates are the data sheet's (H100 SXM) with the efficiencies of
-shared/evidence/kernels.md; choices look at ratios alone. Three things decide:
+None of it was measured on a GPU. Rates are the data sheet's (H100 SXM), of which dense and our kernels are taken to
+reach the shares DENSE and OURS; choices look at ratios alone. Three things decide:
     1x1 layers with few channels are bound by memory when dense already, so nothing can help;
     without shared lists every product needs a load of its own (two products of 3x3 share one), so the load units are
     the limit and tensor cores beat them below C of about 16: exact graphs pay with tf32 off;

@@ -17,20 +17,72 @@ ABOVE = {
 }
 
 
-def imports(path: Path) -> set[str]:
+def imported(code: ast.AST) -> set[str]:
+    """The full names of the modules that are imported, and of what is taken from them, which may be modules too."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(code):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            found.add(node.module.split(".")[0])
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
+
+
+def imports(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(ast.parse(path.read_text()))}
 
 
 @pytest.mark.parametrize("package", ABOVE)
 def test_imports_run_one_way(repository, package):
     for path in (repository / package).rglob("*.py"):
         assert not imports(path) & ABOVE[package], path
+
+
+# A stage depends on all that it imports, except what only starts it, keeps runs, or says where and when they train.
+NO_DEPENDENCIES = {"__main__", "processes", "executors", "estimate", "progress", "store"}
+# What `python -m` runs: the module that holds its commands, one function each.
+COMMANDS = {
+    "experiments": "experiments/stages.py",
+    "experiments.theory": "experiments/theory/__main__.py",
+    "paper_figures": "paper_figures/__main__.py",
+}
+# Modules that a command finds by name, which no import statement shows.
+BY_NAME = {
+    "figure": "paper_figures/figure{}.py",
+    "theory": "paper_figures/theory/{}.py",
+    "studies": "paper_figures/studies/*.py",
+}
+
+
+def modules_of(repository: Path, package: str, command: str = "", *arguments: str) -> set[Path]:
+    """The modules of experiments/ and paper_figures/ that a stage depends on, by what they import."""
+    tree = ast.parse((repository / COMMANDS[package]).read_text())
+    others = [n for n in tree.body if isinstance(n, ast.FunctionDef) and command not in ("", n.name.lstrip("_"))]
+    names = set().union(*(imported(node) for node in tree.body if node not in others))
+    found, todo = set(), {repository / COMMANDS[package]}
+    if package == "paper_figures" and command in BY_NAME:
+        todo |= set(repository.glob(BY_NAME[command].format(*arguments)))
+    while todo:
+        found |= todo
+        for path in todo - {repository / COMMANDS[package]}:
+            names |= imported(ast.parse(path.read_text()))
+        ours = {name for name in names if name.split(".")[0] in ("experiments", "paper_figures")}
+        paths = {repository / f"{name.replace('.', '/')}.py" for name in ours}
+        todo = {path for path in paths if path.exists() and path.stem not in NO_DEPENDENCIES} - found
+    return {path.relative_to(repository) for path in found if path.stem not in NO_DEPENDENCIES}
+
+
+def test_stages_depend_on_what_they_import(repository):
+    for name, stage in yaml.safe_load((repository / "dvc.yaml").read_text())["stages"].items():
+        variable, items = next(iter(stage.get("matrix", {"": [""]}).items()))
+        for item in items:
+            command = stage["cmd"].replace(f"${{item.{variable}}}", str(item)).split()
+            deps = {Path(dep.replace(f"${{item.{variable}}}", str(item))) for dep in stage["deps"]}
+            assert command[:3] == ["exec", "python", "-m"]
+            needed = modules_of(repository, *command[3:])
+            assert needed
+            missing = {str(module) for module in needed if not deps & {module, *module.parents}}
+            assert not missing, f"deps of {name} in dvc.yaml lack {sorted(missing)}"
 
 
 def locked(repository: Path) -> dict[str, list[Requirement]]:

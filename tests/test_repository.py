@@ -160,6 +160,17 @@ def test_the_readmes_coverage_is_that_of_the_published_runs(repository):
         assert f"- {item}: {at_full} runs" in scales[other or "cifar"]
 
 
+def test_the_readme_counts_the_studies_of_each_scale(repository):
+    studies = yaml.safe_load((repository / "experiments" / "studies.yaml").read_text()).values()
+    scales = yaml.safe_load((repository / "experiments" / "scales.yaml").read_text())
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", (repository / "README.md").read_text(), flags=re.M))
+    assert rows.keys() == scales.keys()
+    for scale, about in rows.items():
+        said = re.search(r"\b(\w+) studies\b", about)
+        counts = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
+        assert (counts[said[1]] if said else 0) == sum(scale in study["scales"] for study in studies), scale
+
+
 def test_ci_runs_the_readmes_test_command(repository):
     lines = [line for line in (repository / ".ci" / "run").read_text().splitlines() if not line.startswith("#")]
     assert lines == ["set -eu", 'cd "$(dirname "$0")/.."', "make test"]

@@ -11,9 +11,11 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ABOVE = {
-    "xnets": {"experiments", "paper_figures", "slurm", "dvc", "mlflow", "submitit", "pandas", "yaml"},
-    "experiments": {"paper_figures", "slurm"},
-    "slurm": {"paper_figures"},
+    "xnets": {"experiments", "paper_figures", "slurm", "benchmarks", "dvc", "mlflow", "submitit", "pandas", "yaml"},
+    "experiments": {"paper_figures", "slurm", "benchmarks"},
+    "slurm": {"paper_figures", "benchmarks"},
+    "paper_figures": {"slurm", "benchmarks"},
+    "benchmarks": {"paper_figures", "slurm"},
 }
 
 

@@ -1,7 +1,9 @@
 """The repository's own promises: one direction of imports, one set of versions, a README whose commands exist."""
 
 import ast
+import csv
 import re
+import statistics
 import tomllib
 from pathlib import Path
 
@@ -149,17 +151,30 @@ def test_pictures_and_links_exist(repository, page):
         assert (repository / page).parent.joinpath(target).exists(), target
 
 
-def test_the_readmes_coverage_is_that_of_the_published_runs(repository):
-    page = (repository / "docs" / "published" / "all.md").read_text()
-    scales = {part.split(":")[0]: part for part in page.split("## Scale ")[1:]}
-    names = {"groups or expanders, for Fig. 3 and Table 5": "groups-or-expanders"}
-    rows = re.findall(r"^\| (.+?) \| (\d+ of \d+) \| (?:\((\S+)\) )?(\d+ of \d+) \|$",
-                      (repository / "README.md").read_text(), flags=re.M)  # fmt: skip
-    assert len(rows) == 5
-    for name, short, other, at_full in rows:
-        item = names.get(name, name.lower().replace("fig.", "figure").replace(" ", ""))
-        assert f"- {item}: {short} runs" in scales["cifar-short"]
-        assert f"- {item}: {at_full} runs" in scales[other or "cifar"]
+def test_the_readmes_results_are_those_of_the_published_runs(repository):
+    text = (repository / "README.md").read_text()
+    claims, page = (repository / "docs" / "published" / "all.md").read_text().split("## Scale cifar-short")
+    done, wanted = re.search(r"(\d+)\s+of the study's (\d+) runs", text).groups()
+    assert f"- groups-or-expanders: {done} of {wanted} runs" in page
+    with (repository / "docs" / "published" / "cifar-short-groups-or-expanders.csv").open() as file:
+        runs = [(row["network"], row["graph"], row["init"], float(row["top1"])) for row in csv.DictReader(file)]
+    assert len(runs) == int(done)
+    names = {"random expander": "random", "groups": "grouped", "groups, channels shuffled": "grouped-shuffled"}
+    rows = re.findall(r"^\| (.+) \| ([\d.]+) % \| ([\d.]+) % \|$", text, flags=re.M)
+    assert [name for name, *_ in rows] == list(names)
+    said = {
+        (names[name], init): float(percent)
+        for name, *both in rows
+        for init, percent in zip(("torch", "sparse-aware"), both, strict=True)
+    }
+    for (graph, init), percent in said.items():
+        found = [top1 for network, *factors, top1 in runs if network.startswith("X-") and factors == [graph, init]]
+        assert (len(found), round(statistics.mean(found), 1)) == (3, percent), (graph, init)
+    dense = [top1 for network, *_, top1 in runs if network == "MobileNet-0.5"]
+    assert f"| dense MobileNet-0.5 ({len(dense)} runs) | {statistics.mean(dense):.1f} % |" in text
+    beaten = re.findall(r"^\| Expanders beat groups at .* ([\d.]+) \[([\d.]+), ([\d.]+)\]", claims, flags=re.M)
+    for (points, low, high), words in zip(beaten, ("points (95 % interval ", "("), strict=True):
+        assert f"{float(points):.1f} {words}{float(low):.1f} to {float(high):.1f})" in text
 
 
 def test_the_readme_counts_the_studies_of_each_scale(repository):

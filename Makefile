@@ -86,6 +86,6 @@ published: setup
 # "constructions" shows benchmarks/graph_gaps.csv, of the second command (a minute; the same numbers every time).
 theory: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.theory --size full --to docs/theory/measured
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.graphs gaps
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.graphs
 	for name in sensitivity mixing constructions gaps; do \
 		$(BIN)/python -m paper_figures theory $$name --from docs/theory/measured --to docs/theory || exit; done

@@ -1,38 +1,20 @@
-"""Gaps of every construction, and what the measures cost at scale: python -m benchmarks.graphs [gaps|times].
+"""Gaps of every construction: python -m benchmarks.graphs.
 
 Writes benchmarks/graph_gaps.csv: sigma2 / sigma1 of square layers and of DenseNet's and VGG's shapes, over seeds, with
-the layers until every output sees every input; and benchmarks/graph_times.csv: seconds of this thread's CPU time for
-one graph of 10^5 x 10^5 with D = 16 (of sets and samples of the sizes named).
+the layers until every output sees every input.
 """
 
 import argparse
 import csv
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from xnets.graphs import CONSTRUCTIONS, BipartiteGraph, sample_graph
-from xnets.graphs.measures import (
-    count_paths,
-    discrepancy_bound,
-    expansion_bound,
-    layers_until_all,
-    least_ratio,
-    mixing_time,
-    mixing_time_bound,
-    path_lengths,
-    ramanujan_ratio,
-    sensitivity,
-    sigma_ratio,
-    vertex_expansion,
-    worst_discrepancy,
-)
+from xnets.graphs.measures import layers_until_all, least_ratio, ramanujan_ratio, sigma_ratio
 
 SHAPES = ((512, 512), (256, 256), (600, 240), (240, 60), (256, 512))
 COMPRESSIONS = (2, 4, 8, 16)
 BLOCKS = (4, 8, 16, 64)  # outputs that share a random list of inputs: the same ratio as one of them alone
-LARGE, DEGREE = 100_000, 16
 
 
 def drawn(name: str, n_in: int, n_out: int, degree: int, seed: int) -> BipartiteGraph:
@@ -77,48 +59,15 @@ def gap_rows(seeds: int) -> list[dict]:
     return rows
 
 
-def time_rows() -> list[dict]:
-    """One row for each construction and each measure."""
-    rows = []
-
-    def timed(what: str, function: Callable) -> object:
-        start = time.thread_time()
-        value = function()
-        rows.append({"what": what, "seconds": round(time.thread_time() - start, 2)})
-        print(rows[-1], flush=True)
-        return value
-
-    for name, made in CONSTRUCTIONS.items():
-        timed(f"draw {name}", lambda made=made: made.draw(LARGE, LARGE, DEGREE, 0))
-    graph = sample_graph("matchings", LARGE, LARGE, DEGREE, 0)
-    stack = [sample_graph("matchings", LARGE, LARGE, DEGREE, seed) for seed in range(6)]
-    timed("sigma_ratio", lambda: sigma_ratio(graph))
-    timed("sigma_ratio, normalised", lambda: sigma_ratio(graph, normalised=True))
-    timed("vertex_expansion, 100 outputs, 20 tries and the bound", lambda: vertex_expansion(graph, 100))
-    timed("expansion_bound, 100 outputs", lambda: expansion_bound(graph, 100))
-    timed("worst_discrepancy, 1000 x 1000, 20 tries and the bound", lambda: worst_discrepancy(graph, 1000, 1000))
-    timed("discrepancy_bound, 1000 x 1000", lambda: discrepancy_bound(graph, 1000, 1000))
-    timed("sensitivity, 6 layers, 1024 inputs", lambda: sensitivity(stack, 1024))
-    timed("path_lengths, 64 sources", lambda: path_lengths([graph], 64))
-    timed("mixing_time, 8 starts", lambda: mixing_time(graph, sample=8))
-    timed("mixing_time_bound", lambda: mixing_time_bound(graph))
-    timed("count_paths, 6 layers, all to all", lambda: count_paths(stack))
-    return rows
-
-
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", nargs="*", choices=["gaps", "times", []], help="both unless given")
     parser.add_argument("--seeds", type=int, default=5)
-    args = parser.parse_args()
-    for what, rows in (("gaps", lambda: gap_rows(args.seeds)), ("times", time_rows)):
-        if not args.what or what in args.what:
-            found = rows()
-            with open(Path(__file__).parent / f"graph_{what}.csv", "w", newline="") as file:
-                writer = csv.DictWriter(file, found[0], lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(found)
+    found = gap_rows(parser.parse_args().seeds)
+    with open(Path(__file__).with_name("graph_gaps.csv"), "w", newline="") as file:
+        writer = csv.DictWriter(file, found[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,7 @@ from xnets.errors import XNetsError
 
 ITEMS = ("table1", "table2", "table3", "table4", "table5", "figure3", "figure4", "figure5", "figure6")
 DEVICES = ("auto", "cpu", "cuda")
-KERNELS = (
-    "dense",
-    "direct",
-    "triton",
-    "auto",
-)  # of xnets.layers, which needs torch
+KERNELS = ("dense", "direct", "triton", "auto")  # of xnets.layers, which needs torch
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Figs. 1-6 and Tables 1-5 from results files alone: `python -m paper_figures --help`. Never needs torch."""
+"""Tables and figures from result files, Figs. 1 and 2 from graphs: `python -m paper_figures --help`. Without torch."""

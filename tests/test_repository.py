@@ -1,7 +1,9 @@
 """The repository's own promises: one direction of imports, one set of versions, a README whose commands exist."""
 
 import ast
+import csv
 import re
+import statistics
 import tomllib
 from pathlib import Path
 
@@ -11,26 +13,80 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ABOVE = {
-    "xnets": {"experiments", "paper_figures", "slurm", "dvc", "mlflow", "submitit", "pandas", "yaml"},
-    "experiments": {"paper_figures", "slurm"},
-    "slurm": {"paper_figures"},
+    "xnets": {"experiments", "paper_figures", "slurm", "benchmarks", "dvc", "mlflow", "submitit", "pandas", "yaml"},
+    "experiments": {"paper_figures", "slurm", "benchmarks"},
+    "slurm": {"paper_figures", "benchmarks"},
+    "paper_figures": {"slurm", "benchmarks"},
+    "benchmarks": {"paper_figures", "slurm"},
 }
 
 
-def imports(path: Path) -> set[str]:
+def imported(code: ast.AST) -> set[str]:
+    """The full names of the modules that are imported, and of what is taken from them, which may be modules too."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(code):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            found.add(node.module.split(".")[0])
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
+
+
+def imports(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(ast.parse(path.read_text()))}
 
 
 @pytest.mark.parametrize("package", ABOVE)
 def test_imports_run_one_way(repository, package):
     for path in (repository / package).rglob("*.py"):
         assert not imports(path) & ABOVE[package], path
+
+
+# A stage depends on all that it imports, except what only starts it, keeps runs, or says where and when they train.
+NO_DEPENDENCIES = {"__main__", "processes", "executors", "estimate", "progress", "store"}
+# What `python -m` runs: the module that holds its commands, one function each.
+COMMANDS = {
+    "experiments": "experiments/stages.py",
+    "experiments.theory": "experiments/theory/__main__.py",
+    "paper_figures": "paper_figures/__main__.py",
+}
+# Modules that a command finds by name, which no import statement shows.
+BY_NAME = {
+    "figure": "paper_figures/figure{}.py",
+    "theory": "paper_figures/theory/{}.py",
+    "studies": "paper_figures/studies/*.py",
+}
+
+
+def modules_of(repository: Path, package: str, command: str = "", *arguments: str) -> set[Path]:
+    """The modules of experiments/ and paper_figures/ that a stage depends on, by what they import."""
+    tree = ast.parse((repository / COMMANDS[package]).read_text())
+    others = [n for n in tree.body if isinstance(n, ast.FunctionDef) and command not in ("", n.name.lstrip("_"))]
+    names = set().union(*(imported(node) for node in tree.body if node not in others))
+    found, todo = set(), {repository / COMMANDS[package]}
+    if package == "paper_figures" and command in BY_NAME:
+        todo |= set(repository.glob(BY_NAME[command].format(*arguments)))
+    while todo:
+        found |= todo
+        for path in todo - {repository / COMMANDS[package]}:
+            names |= imported(ast.parse(path.read_text()))
+        ours = {name for name in names if name.split(".")[0] in ("experiments", "paper_figures")}
+        paths = {repository / f"{name.replace('.', '/')}.py" for name in ours}
+        todo = {path for path in paths if path.exists() and path.stem not in NO_DEPENDENCIES} - found
+    return {path.relative_to(repository) for path in found if path.stem not in NO_DEPENDENCIES}
+
+
+def test_stages_depend_on_what_they_import(repository):
+    for name, stage in yaml.safe_load((repository / "dvc.yaml").read_text())["stages"].items():
+        variable, items = next(iter(stage.get("matrix", {"": [""]}).items()))
+        for item in items:
+            command = stage["cmd"].replace(f"${{item.{variable}}}", str(item)).split()
+            deps = {Path(dep.replace(f"${{item.{variable}}}", str(item))) for dep in stage["deps"]}
+            assert command[:3] == ["exec", "python", "-m"]
+            needed = modules_of(repository, *command[3:])
+            assert needed
+            missing = {str(module) for module in needed if not deps & {module, *module.parents}}
+            assert not missing, f"deps of {name} in dvc.yaml lack {sorted(missing)}"
 
 
 def locked(repository: Path) -> dict[str, list[Requirement]]:
@@ -95,17 +151,41 @@ def test_pictures_and_links_exist(repository, page):
         assert (repository / page).parent.joinpath(target).exists(), target
 
 
-def test_the_readmes_coverage_is_that_of_the_published_runs(repository):
-    page = (repository / "docs" / "published" / "all.md").read_text()
-    scales = {part.split(":")[0]: part for part in page.split("## Scale ")[1:]}
-    names = {"groups or expanders, for Fig. 3 and Table 5": "groups-or-expanders"}
-    rows = re.findall(r"^\| (.+?) \| (\d+ of \d+) \| (?:\((\S+)\) )?(\d+ of \d+) \|$",
-                      (repository / "README.md").read_text(), flags=re.M)  # fmt: skip
-    assert len(rows) == 5
-    for name, short, other, at_full in rows:
-        item = names.get(name, name.lower().replace("fig.", "figure").replace(" ", ""))
-        assert f"- {item}: {short} runs" in scales["cifar-short"]
-        assert f"- {item}: {at_full} runs" in scales[other or "cifar"]
+def test_the_readmes_results_are_those_of_the_published_runs(repository):
+    text = (repository / "README.md").read_text()
+    claims, page = (repository / "docs" / "published" / "all.md").read_text().split("## Scale cifar-short")
+    done, wanted = re.search(r"(\d+)\s+of the study's (\d+) runs", text).groups()
+    assert f"- groups-or-expanders: {done} of {wanted} runs" in page
+    with (repository / "docs" / "published" / "cifar-short-groups-or-expanders.csv").open() as file:
+        runs = [(row["network"], row["graph"], row["init"], float(row["top1"])) for row in csv.DictReader(file)]
+    assert len(runs) == int(done)
+    names = {"random expander": "random", "groups": "grouped", "groups, channels shuffled": "grouped-shuffled"}
+    rows = re.findall(r"^\| (.+) \| ([\d.]+) % \| ([\d.]+) % \|$", text, flags=re.M)
+    assert [name for name, *_ in rows] == list(names)
+    said = {
+        (names[name], init): float(percent)
+        for name, *both in rows
+        for init, percent in zip(("torch", "sparse-aware"), both, strict=True)
+    }
+    for (graph, init), percent in said.items():
+        found = [top1 for network, *factors, top1 in runs if network.startswith("X-") and factors == [graph, init]]
+        assert (len(found), round(statistics.mean(found), 1)) == (3, percent), (graph, init)
+    dense = [top1 for network, *_, top1 in runs if network == "MobileNet-0.5"]
+    assert f"| dense MobileNet-0.5 ({len(dense)} runs) | {statistics.mean(dense):.1f} % |" in text
+    beaten = re.findall(r"^\| Expanders beat groups at .* ([\d.]+) \[([\d.]+), ([\d.]+)\]", claims, flags=re.M)
+    for (points, low, high), words in zip(beaten, ("points (95 % interval ", "("), strict=True):
+        assert f"{float(points):.1f} {words}{float(low):.1f} to {float(high):.1f})" in text
+
+
+def test_the_readme_counts_the_studies_of_each_scale(repository):
+    studies = yaml.safe_load((repository / "experiments" / "studies.yaml").read_text()).values()
+    scales = yaml.safe_load((repository / "experiments" / "scales.yaml").read_text())
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", (repository / "README.md").read_text(), flags=re.M))
+    assert rows.keys() == scales.keys()
+    for scale, about in rows.items():
+        said = re.search(r"\b(\w+) studies\b", about)
+        counts = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
+        assert (counts[said[1]] if said else 0) == sum(scale in study["scales"] for study in studies), scale
 
 
 def test_ci_runs_the_readmes_test_command(repository):

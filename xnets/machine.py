@@ -10,6 +10,7 @@ from pathlib import Path
 
 # GLIBC_TUNABLES for a process that trains: memory comes in pages of 2 MiB, and what is freed is kept, so that each step
 # takes the last one's memory without page faults. The same bits; set when a process starts.
+# A program of yours takes it by GLIBC_TUNABLES=$(python -c "from xnets.machine import MALLOC; print(MALLOC)") (Linux).
 MALLOC = ":".join(
     f"glibc.malloc.{name}={value}"
     for name, value in {"hugetlb": 1, "mmap_threshold": 2**25, "trim_threshold": 2**32, "top_pad": 2**26}.items()

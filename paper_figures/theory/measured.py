@@ -1,4 +1,4 @@
-"""The files that `python -m experiments.theory` and `python -m benchmarks.graphs gaps` write."""
+"""The files that `python -m experiments.theory` and `python -m benchmarks.graphs` write."""
 
 from pathlib import Path
 

@@ -106,7 +106,7 @@ def test_a_large_spectrum_without_scipy_is_a_sentence(monkeypatch):
 
 @pytest.mark.parametrize(("name", "degree"), [("random", 16), ("ramanujan", 14)])
 def test_at_scale(name, degree):
-    """10^5 x 10^5 in seconds (benchmarks/graphs.py has the times), near the value that Ramanujan graphs have."""
+    """10^5 x 10^5 in seconds, near the value that Ramanujan graphs have."""
     graph = sample_graph(name, 100_000, 100_000, degree, 0)
     ratio = ramanujan_ratio(graph.n_in, graph.n_out, graph.n_edges)
     assert ratio - 0.01 < sigma_ratio(graph, normalised=True) < ratio + 0.01

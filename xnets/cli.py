@@ -157,7 +157,7 @@ def _print_kernels(args: argparse.Namespace) -> None:
     except ValueError as error:  # batch norms of one value
         raise XNetsError(f"{args.name} cannot be trained on {args.batch} images of {size}x{size}: {error}") from None
     gpu = "" if torch.cuda.is_available() else "; no GPU here, so no Triton kernels"
-    threads = f"{args.threads} threads of {cpu_name()}"
+    threads = f"{args.threads} thread{'s' if args.threads > 1 else ''} of {cpu_name()}"
     print(f"{args.name}, {args.batch} images of {size}x{size}, {threads}, {vectors_here()}{gpu}")
     print(describe(found) if found else "It has no sparse layer: all of it is torch's own.")
     if any(e.choice.milliseconds for e in found):

@@ -10,7 +10,7 @@ from xnets.inference.weights import Weights
 from xnets.layers.direct import winograd, winograd_blocked, winograd_products
 from xnets.layers.direct.adjacency import MOST_GROUPED, group_rows, padded_to_eight
 from xnets.layers.direct.jit import compiled, vector_width
-from xnets.layers.direct.run_winograd import OF_PRODUCT, Numbers, at_once, faster, work_for
+from xnets.layers.direct.run_winograd import PRODUCT_PER_U, Numbers, at_once, faster, work_for
 from xnets.layers.direct.scratch import LINE
 from xnets.layers.direct.threads import address_of, addresses, in_parallel, is_even, parts, threads_for
 from xnets.layers.direct.winograd import NUMBERS, TILE
@@ -48,7 +48,7 @@ class Winograd(Step):
         tiles, channels = math.prod(math.ceil(n / TILE) for n in size), (weights.n_in, weights.n_out)
         if weights.stride != (1, 1) or tiles < FEWEST or max(channels) > MOST_GROUPED:
             return False
-        return faster(size, 1, 1, weights.filters.shape[0], sum(channels), OF_PRODUCT)
+        return faster(size, 1, 1, weights.filters.shape[0], sum(channels), PRODUCT_PER_U)
 
     def run(self, c: Context) -> None:
         """See Step."""

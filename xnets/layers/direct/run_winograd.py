@@ -21,45 +21,57 @@ from xnets.layers.direct.winograd import NUMBERS, TILE, WINDOW, Strip
 
 RUN = 4  # vectors of tiles whose products are summed at a time
 TOGETHER = 4  # tiles of a unit, in vectors: their numbers have to stay in the third-level cache
-# Times in those of 36 multiply-adds of vectors for an edge, as measured with AVX2 on maps of 4 to 56 pixels. Of the
-# numbers of a tile of one channel, to transform them and to move them:
-MOVED = 9
-# Multiply-adds of one edge by the other kernels in the same time. Whole maps of 4x4 stay in registers, but of lanes
-# that reach beyond their lines:
-OF_PRODUCT, OF_SMALL_PRODUCT, OF_GRADIENT, OF_PACKED_GRADIENT = 48, 70, 48, 75
+# What decides for or against Winograd's algorithm counts times in one unit, u: the time of one edge and one tile, which
+# is 36 multiply-adds of vectors. All was measured with AVX2 on maps of 4 to 56 pixels.
+TRANSFORM_U = 9  # u to transform and to move the numbers of one tile of one channel
+# Multiply-adds of vectors that the other kernels do in one u. Small maps, of at most 4x4, stay in registers, but of
+# lanes that reach beyond their lines; packed are those of window_gradient.py, if larger than that.
+PRODUCT_PER_U, SMALL_PRODUCT_PER_U = 48, 70
+GRADIENT_PER_U, PACKED_GRADIENT_PER_U = 48, 75
 
 
 def suit_product(adjacency: Adjacency, images: int, size: tuple[int, int], stride: int) -> bool:
     """Whether 36 multiply-adds for each tile and edge, and the transforms, take less time than nine for each pixel."""
     small = size[0] * size[1] <= TILE * TILE
-    return _suit(adjacency, images, size, stride, OF_SMALL_PRODUCT if small else OF_PRODUCT)
+    return _suit(adjacency, images, size, stride, SMALL_PRODUCT_PER_U if small else PRODUCT_PER_U)
 
 
 def suit_gradient(adjacency: Adjacency, images: int, size: tuple[int, int], stride: int) -> bool:
     """The same for the weight's gradient; on small maps the other kernels are quick unless a tile is all of one."""
     packed = max(size) > TILE and not run_lines.suit_gradient(images, size[1], adjacency.degree, stride)
-    return _suit(adjacency, images, size, stride, OF_PACKED_GRADIENT if packed else OF_GRADIENT)
+    return _suit(adjacency, images, size, stride, PACKED_GRADIENT_PER_U if packed else GRADIENT_PER_U)
 
 
-def _suit(adjacency: Adjacency, images: int, size: tuple[int, int], stride: int, rate: int) -> bool:
+def _suit(adjacency: Adjacency, images: int, size: tuple[int, int], stride: int, per_u: int) -> bool:
     # Grouped's columns, and its order within a group, have 16 bits
     grouped = max(adjacency.n_in, adjacency.n_out, at_once() * adjacency.degree // 2) <= MOST_GROUPED
     if stride != 1 or not grouped:
         return False
     lanes, edges = lanes_for(images), adjacency.n_out * adjacency.degree
-    vectors = max(images / vector_width(), images // lanes)  # of the other kernels, a pixel of so many images
-    return faster(size, math.ceil(images / lanes), vectors, edges, adjacency.n_in + adjacency.n_out, rate, 2 * edges)
+    vectors = max(images / vector_width(), images // lanes)  # of the other kernels
+    channels = adjacency.n_in + adjacency.n_out
+    return faster(size, math.ceil(images / lanes), vectors, edges, channels, per_u, 2 * edges)
 
 
 def faster(
-    size: tuple[int, int], blocks: int, vectors: float, edges: int, channels: int, rate: int, filters: int = 0
+    size: tuple[int, int], blocks: int, vectors: float, edges: int, channels: int, per_u: int, filters_u: int = 0
 ) -> bool:
-    """The estimate: of maps of that size in so many blocks, or in vectors by the other kernels; `filters` takes the
-    time to transform these."""
-    rate = rate * 4 // 3 if vector_width() == 16 else rate  # with AVX-512 it was not measured: only where well ahead
+    """Whether Winograd's algorithm is estimated to take less time than the other kernels, in u (see TRANSFORM_U).
+
+    Args:
+        size: height and width of the maps.
+        blocks: vectors that a pixel of all images fills here, one image to a lane.
+        vectors: the same of the other kernels, which may fill theirs better: not always a whole number.
+        edges: of the graph.
+        channels: of x and of y together, all of which are transformed.
+        per_u: multiply-adds of vectors that the other kernels do in one u, one of the constants above.
+        filters_u: u to transform the filters; none if that was done once and for all.
+    """
+    # with AVX-512 it was not measured: only where well ahead
+    per_u = per_u * 4 // 3 if vector_width() == 16 else per_u
     tiles = math.prod(math.ceil(n / TILE) for n in size) * blocks
-    taps = math.prod(3 * n - 2 for n in size) * vectors
-    return tiles * (edges + MOVED * channels) + filters < edges * taps / rate
+    taps = math.prod(3 * n - 2 for n in size) * vectors  # of one edge, but for those that lie beyond the map
+    return tiles * (edges + TRANSFORM_U * channels) + filters_u < edges * taps / per_u
 
 
 def at_once() -> int:

@@ -91,20 +91,20 @@ class Pointwise(Step):
     def run(self, c: Context) -> None:
         """See Step."""
         x, y = self.reads[0], self.writes
-        columns = x.pixels * c.lanes
-        width = min(vector_width(), columns)
-        vectors = min(4, columns // width)
+        positions = x.pixels * c.lanes
+        width = min(vector_width(), positions)
+        vectors = min(4, positions // width)
         tile = vectors * width
-        side = self._side(columns, tile)
-        strips = -(-columns // (side * tile))
+        side = self._side(positions, tile)
+        strips = -(-positions // (side * tile))
         kernel = compiled(blocked.pointwise, self.group, vectors, width, self.before is not None, self.relu, self.adds)
         scale, shift = self.before or (self.bias, self.bias)
         s = self.sparse
         constant = addresses(self.filters, s.columns, s.counts, s.where, self.bias, scale, shift)
         numbers = (
-            x.channels, y.channels, self.groups, self.chunks, columns, x.step * c.lanes, y.step * c.lanes, side
+            x.channels, y.channels, self.groups, self.chunks, positions, x.step * c.lanes, y.step * c.lanes, side
         )  # fmt: skip
-        threads = threads_for(self.filters.numel() * columns)
+        threads = threads_for(self.filters.numel() * positions)
         if strips >= threads:
             pieces = [(*part, 0, self.groups) for part in parts(strips, threads)]
         else:
@@ -120,13 +120,13 @@ class Pointwise(Step):
                 kernel, [(*given, i, i + sums, *piece, *numbers) for i, piece in zip(inputs, pieces, strict=True)]
             )
 
-    def _side(self, columns: int, tile: int) -> int:
-        """Tiles in a strip: as many as the cache holds, and none that the columns lack; overlaps cost."""
+    def _side(self, positions: int, tile: int) -> int:
+        """Tiles in a strip: as many as the cache holds, and none that the positions lack; overlaps cost."""
 
         def cost(side: int) -> tuple[int, int]:
-            return -(-columns // (side * tile)) * side, -side
+            return -(-positions // (side * tile)) * side, -side
 
-        most = max(1, min(SIDE, columns // tile, STRIP // (self.reads[0].channels * tile)))
+        most = max(1, min(SIDE, positions // tile, STRIP // (self.reads[0].channels * tile)))
         return min(range(1, most + 1), key=cost)
 
 

@@ -12,7 +12,7 @@ and splits the work among threads. Below, the first that suits is taken.
     shared.py         blocks of outputs share their inputs (a graph with `block`, not its transpose)
     pointwise.py      inputs fit the cache, and outputs share so many that several are summed at once
     segments.py       everything else
-The weight's gradient is always pointwise.py's. columns.py moves tiles of channels that are last to rows and back.
+The weight's gradient is always pointwise.py's. channels_last.py moves tiles of maps whose channels are last.
 
 3x3, chosen in op.py by `suit_product` and `suit_gradient` of the files run_*:
     winograd.py       stride 1 and many edges, by an estimate of the time (run_winograd.py); transforms of maps and
@@ -39,7 +39,7 @@ from xnets.layers.direct.jit import missing, vector_width
 from xnets.layers.direct.op import apply
 from xnets.layers.kernels import Convolution, Edges, is_transformed
 
-MOST = 2**31  # positions are int32
+MOST = 2**31  # numbers of a tensor: places in it are int32
 
 
 class DirectKernel:

@@ -67,7 +67,7 @@ def whole_strips(lanes: int) -> Function:
     task."""
     code = Function(
         "whole_strips",
-        ["to_tiles", "product", "to_blocks", "x", "weights", "edges", "counts", "where", "places_of_x", "places_of_y",
+        ["to_tiles", "product", "to_blocks", "x", "weights", "columns", "counts", "where", "places_of_x", "places_of_y",
          "bias", "other", "y", "tiles", "sums", "map"],
         ["s0", "s1", "lines", "rows", "x_step", "y_step", "channels", "groups", "tiles_step", "weights_step",
          "sums_step"],
@@ -80,7 +80,7 @@ def whole_strips(lanes: int) -> Function:
             "i64 %tiles_step, i64 %x_step)"
         )
         code.emit(
-            "call void %product(ptr %tiles, ptr %weights, ptr %edges, ptr %counts, ptr %where, ptr %sums, "
+            "call void %product(ptr %tiles, ptr %weights, ptr %columns, ptr %counts, ptr %where, ptr %sums, "
             f"i64 0, i64 {NUMBERS}, i64 %channels, i64 %groups, i64 %tiles_step, i64 %weights_step, i64 %sums_step)"
         )
         code.emit(

@@ -1,6 +1,6 @@
 """IR of the 36 sparse products of Winograd's algorithm, see winograd.py: of the layer, or of the weight's gradient.
 
-The columns of a product are tiles of maps, in `sizes`: runs of so many vectors whose sums stay in registers. A run's
+The positions of a product are tiles of maps, in `sizes`: runs of so many vectors whose sums stay in registers. A run's
 channels are rows that stand together, so that they stay in the cache.
 """
 
@@ -15,12 +15,12 @@ from xnets.layers.direct.winograd import NUMBERS
 def product(group: int, sizes: tuple[int, ...], lanes: int) -> Function:
     """sums[f] = sparse @ inputs[f] for f in [f0, f1): (rows, tile) = (rows, n_in) @ (n_in, tile) for each run.
 
-    weights[f] are in the order of adjacency.Grouped, whose are edges, counts and where. inputs_step, weights_step and
+    weights[f] are in the order of adjacency.Grouped, whose are columns, counts and where. inputs_step, weights_step and
     sums_step are floats from one f to the next. There are groups x group rows.
     """
     code = Function(
         "product",
-        ["inputs", "weights", "edges", "counts", "where", "sums"],
+        ["inputs", "weights", "columns", "counts", "where", "sums"],
         ["f0", "f1", "n_in", "groups", "inputs_step", "weights_step", "sums_step"],
         lanes,
     )
@@ -50,7 +50,7 @@ def _group(code: Function, g: str, inputs: str, weights: str, group: int, size: 
     sums = [[code.zero() for _ in range(size)] for _ in range(group)]
 
     def entry(pattern: int, e: str, w: str) -> None:
-        row = code.at(inputs, code.mul(code.load_int("%edges", e, "i16"), size * code.width))
+        row = code.at(inputs, code.mul(code.load_int("%columns", e, "i16"), size * code.width))
         add_row(code, sums, pattern, row, [code.at(weights, code.add(w, i)) for i in range(pattern.bit_count())])
 
     each_entry(code, g, group, entry)
@@ -108,7 +108,7 @@ def product_of_units(lanes: int) -> Function:
     """y of x for units [u0, u1) by the kernels tiles_of_maps, product and maps_of_tiles, in rooms of this task."""
     code = Function(
         "product_of_units",
-        ["to_tiles", "product", "to_maps", "x", "y", "weights", "edges", "counts", "where", "places_of_x",
+        ["to_tiles", "product", "to_maps", "x", "y", "weights", "columns", "counts", "where", "places_of_x",
          "places_of_y", "zeros", "sink", "tiles", "sums", "map"],
         ["u0", "u1", *UNITS, "rows", "channels", "groups", "tiles_step", "weights_step", "sums_step"],
         lanes,
@@ -120,7 +120,7 @@ def product_of_units(lanes: int) -> Function:
             f"{images_and_line}, i64 %tiles_step)"
         )
         code.emit(
-            "call void %product(ptr %tiles, ptr %weights, ptr %edges, ptr %counts, ptr %where, ptr %sums, "
+            "call void %product(ptr %tiles, ptr %weights, ptr %columns, ptr %counts, ptr %where, ptr %sums, "
             f"i64 0, i64 {NUMBERS}, i64 %channels, i64 %groups, i64 %tiles_step, i64 %weights_step, i64 %sums_step)"
         )
         n = "i64 0, i64 %rows, i64 %rows"

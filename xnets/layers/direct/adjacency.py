@@ -132,7 +132,7 @@ class Adjacency:
         return self._grouped[key]
 
     def order_of_grouped(self, transposed: bool, group: int) -> Tensor:
-        """(M + some,) int32, which edge of the layer stands at each place of `grouped`; see padded_to_eight."""
+        """(M rounded up to a multiple of 8,) int32, which edge of the layer stands at each place of `grouped`."""
         key = ("order of grouped", transposed, group)
         if key not in self.kept:
             found = self.grouped(transposed, group)

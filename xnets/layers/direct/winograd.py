@@ -110,25 +110,25 @@ class Strip(NamedTuple):
 
     @property
     def vectors(self) -> int:
-        """Tiles of all blocks."""
+        """Tiles of all blocks, each a vector of as many images as there are lanes."""
         return self.blocks * self.tile_rows * self.across
 
     @property
     def lines(self) -> int:
-        """Of the product."""
+        """Pixels high, of what it computes: four for each row of tiles, though the last may reach beyond the map."""
         return TILE * self.tile_rows
 
     def columns(self, around: int) -> int:
-        """Of a packed map, with so many around its tiles."""
+        """Pixels wide, of a packed map with `around` more on each side of its tiles."""
         return TILE * self.across + 2 * around
 
     def floats(self, lanes: int) -> int:
-        """Of a packed map, with what lies around it."""
+        """Room for a packed map of inputs, which has one pixel more on each side; each pixel is `lanes` floats."""
         return (self.lines + 2) * self.columns(1) * lanes
 
     @property
     def strips(self) -> int:
-        """Of a map: the last may reach beyond it."""
+        """How many a map is cut into; the last may reach beyond it."""
         return math.ceil(self.height / self.lines)
 
 
@@ -136,10 +136,10 @@ class Strip(NamedTuple):
 
 
 def filters(flipped: bool, lanes: int) -> Function:
-    """numbers[f, p] for places [p0, p1): the filter (3, 3) of edge order[p] < edges, transformed.
+    """numbers[f, p] for places [p0, p1): the filter (3, 3) of edge order[p], weights[9 * order[p]] and on, transformed.
 
-    p0 and p1 are multiples of the lanes, order is as long; f is one of 36, `step` floats apart. flipped: for the
-    gradient of the input, which meets the taps in reverse.
+    p0 and p1 are multiples of the lanes, so `order` is padded to one, with any edges that there are. Each of the 36 f
+    is `step` floats after the one before. flipped: for the gradient of the input, which meets the taps in reverse.
     """
     code = Function("filters", ["weights", "order", "numbers"], ["p0", "p1", "step"], lanes)
     with code.loop("%p0", "%p1", lanes) as place:
@@ -155,9 +155,10 @@ def filters(flipped: bool, lanes: int) -> Function:
 
 
 def gradients_of_filters(lanes: int) -> Function:
-    """gradient (edges, 3, 3) of edge order[p] for places [p0, p1), p1 at most their number; see `filters`.
+    """gradient[order[p]] (3, 3) of the numbers at places [p0, p1), the transposed of `filters`.
 
-    `nine` has room for nine vectors.
+    p0 is a multiple of the lanes, p1 at most the number of edges: what is read of numbers beyond is not kept. `nine`
+    has room for nine vectors.
     """
     code = Function("gradients_of_filters", ["numbers", "order", "gradient", "nine"], ["p0", "p1", "step"], lanes)
     with code.loop("%p0", "%p1", lanes) as place:

@@ -13,7 +13,7 @@ from xnets.inference.weights import Weights
 from xnets.layers.direct import blocked, window
 from xnets.layers.direct.adjacency import group_rows
 from xnets.layers.direct.jit import compiled, vector_width
-from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, threads_for
+from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, parts_of_tiles, threads_for
 from xnets.layers.direct.tiles import Maps, cheapest_tile
 from xnets.layers.direct.window import Tiling
 
@@ -105,10 +105,7 @@ class Pointwise(Step):
             x.channels, y.channels, self.groups, self.chunks, positions, x.step * c.lanes, y.step * c.lanes, side
         )  # fmt: skip
         threads = threads_for(self.filters.numel() * positions)
-        if strips >= threads:
-            pieces = [(*part, 0, self.groups) for part in parts(strips, threads)]
-        else:
-            pieces = [(0, strips, *part) for part in parts(self.groups, threads)]
+        pieces = parts_of_tiles(strips, self.groups, threads)
         room = (x.channels + self.groups * self.group) * tile * side
         inputs = addresses(*(c.scratch(i, room) for i in range(len(pieces))))
         sums = 4 * x.channels * tile * side  # bytes further on

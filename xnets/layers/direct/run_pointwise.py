@@ -13,7 +13,15 @@ from xnets.layers.direct import planes, pointwise, segments, shared
 from xnets.layers.direct.adjacency import MOST_GROUPED, Adjacency, Run, planned
 from xnets.layers.direct.jit import compiled, registers_for_sums, vector_width
 from xnets.layers.direct.scratch import rooms_for
-from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, parts_of_images, threads_for
+from xnets.layers.direct.threads import (
+    CACHE,
+    addresses,
+    in_parallel,
+    parts,
+    parts_of_images,
+    parts_of_tiles,
+    threads_for,
+)
 
 SHARING = 24  # from this compression on, outputs share too few inputs for grouping to pay
 NEAR = 16 * 1024  # floats of input that shall stay close to the core
@@ -110,7 +118,7 @@ def _shared(adjacency: Adjacency, x: Positions, rows: int, group: int, threads: 
     chunks = min(-(-n * _most(x.count, group) // CACHE), n)
     sparse, bounds = adjacency.stored_rows(False), adjacency.bounds(False, chunks)
     kernel = compiled(shared.forward, group, x.last, tile // width, width)
-    pieces = _pieces(-(-x.count // tile), rows // group, threads)
+    pieces = parts_of_tiles(-(-x.count // tile), rows // group, threads)
     shares = [(*piece, n, rows, adjacency.degree, chunks, x.count, x.pixels) for piece in pieces]
     rooms = rooms_for(len(pieces), (n + width) * tile, (rows + width) * tile)
 
@@ -139,7 +147,7 @@ def _grouped(adjacency: Adjacency, x: Positions, rows: int, transposed: bool, th
     chunks = _chunks_of_grouped(n, _most(x.count, group), edges // rows)
     sparse, side = adjacency.grouped(transposed, group, chunks), "inputs" if transposed else "outputs"
     tables = addresses(sparse.columns, sparse.counts, sparse.where, sparse.order)
-    pieces = _pieces(tiles, groups, threads)
+    pieces = parts_of_tiles(tiles, groups, threads)
     gather = side if max(t1 - t0 for t0, t1, *_ in pieces) <= 2 else ""  # a thread needs each weight once a tile
     sort = compiled(pointwise.sort, group, side, width)
     sorts = [(*part, groups, adjacency.degree) for part in parts(chunks * groups, threads_for(edges))]
@@ -168,7 +176,7 @@ def _segmented(adjacency: Adjacency, x: Positions, rows: int, transposed: bool, 
     most = int((cut.spans[..., 1] - cut.spans[..., 0]).max()) if gather else 1
     kernel = compiled(segments.forward, x.last, tile // width, gather, width)
     tables = addresses(order, cut.slots, cut.lengths, cut.spans)
-    pieces = _pieces(tiles, -(-rows // block), threads)
+    pieces = parts_of_tiles(tiles, -(-rows // block), threads)
     shares = [(*piece, n, rows, block, cut.chunks, cut.longest, x.count, x.pixels) for piece in pieces]
     rooms = rooms_for(len(pieces), (n + width) * tile, (block + width) * tile, most)
 
@@ -178,13 +186,6 @@ def _segmented(adjacency: Adjacency, x: Positions, rows: int, transposed: bool, 
         rooms.in_parallel(kernel, given, shares)
 
     return run
-
-
-def _pieces(tiles: int, blocks: int, threads: int) -> list[tuple[int, int, int, int]]:
-    """Ranges of tiles and of blocks of rows, one for each thread."""
-    if tiles >= threads:
-        return [(*part, 0, blocks) for part in parts(tiles, threads)]
-    return [(0, tiles, *part) for part in parts(blocks, threads)]
 
 
 @planned

@@ -153,6 +153,17 @@ def is_even(n: int, threads: int) -> bool:
     return n % threads == 0 or n >= 4 * threads
 
 
+def parts_of_tiles(tiles: int, blocks: int, threads: int) -> list[tuple[int, int, int, int]]:
+    """Tiles and blocks of rows of a product, of which each thread has a share: of the tiles if there are enough for
+    all, else of the blocks.
+
+    A tile's inputs are packed anew by each thread that computes some of its rows.
+    """
+    if tiles >= threads:
+        return [(*part, 0, blocks) for part in parts(tiles, threads)]
+    return [(0, tiles, *part) for part in parts(blocks, threads)]
+
+
 def parts_of_images(images: int, rows: int, threads: int) -> list[tuple[int, int, int, int]]:
     """Images and rows of a product, of which each thread has a share: of the images if that is even, else of the rows.
 

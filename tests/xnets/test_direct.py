@@ -265,7 +265,7 @@ BIG = {
 def test_same_bits_from_run_to_run_and_for_any_number_of_threads(name, monkeypatch):
     from xnets.layers.direct import threads
 
-    monkeypatch.setattr(threads, "SMALL", 0)
+    monkeypatch.setattr(threads, "FOR_ONE_THREAD", 0)
     case = problem(*BIG[name])
     first = computed(*case)
     for number in (1, 2, 3, 7):

@@ -24,8 +24,8 @@ Beside layers: norm_op.py (IR in norms.py, norms_last.py), pool.py, scattered.py
 and winograd_blocked.py are for xnets.inference.
 
 Tools: ir.py writes LLVM's IR, jit.py compiles it, machine_code.py keeps that on disk; threads.py runs tasks, scratch.py
-has memory for them, tiles.py cuts maps; adjacency.py has a graph's tables and what else is kept of it; forked.py has
-locks for forked processes.
+has memory for them, tiles.py cuts maps; adjacency.py has a graph's tables, planned.py keeps with it what run_*
+decided for each shape; forked.py has locks for forked processes.
 
 3x3 convolutions of many edges go by Winograd's algorithm (run_winograd.py). Of these a value that is not finite, or
 near the largest there is, may spoil the 4x4 tiles that read it, and all nine taps of the gradients it enters; of all

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from xnets.layers.direct import run_lines, run_window, run_winograd
-from xnets.layers.direct.adjacency import Adjacency, Run, adjacency_of
+from xnets.layers.direct.adjacency import Adjacency, adjacency_of
+from xnets.layers.direct.planned import Run
 from xnets.layers.direct.run_pointwise import Positions, pointwise_product, pointwise_weight_gradient, positions_of
 from xnets.layers.kernels import is_watched
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from xnets.layers.direct import planes, pointwise, segments, shared
-from xnets.layers.direct.adjacency import MOST_GROUPED, Adjacency, Run, planned
+from xnets.layers.direct.adjacency import MOST_GROUPED, Adjacency
 from xnets.layers.direct.jit import compiled, registers_for_sums, vector_width
+from xnets.layers.direct.planned import Run, planned
 from xnets.layers.direct.scratch import rooms_for
 from xnets.layers.direct.threads import (
     CACHE,

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from xnets.layers.direct import run_lines, winograd, winograd_products
-from xnets.layers.direct.adjacency import MOST_GROUPED, Adjacency, Run, planned
+from xnets.layers.direct.adjacency import MOST_GROUPED, Adjacency
 from xnets.layers.direct.jit import compiled, lanes_for, vector_width
+from xnets.layers.direct.planned import Run, planned
 from xnets.layers.direct.scratch import LINE, rooms_for, scratch
 from xnets.layers.direct.threads import address_of, addresses, in_parallel, is_even, parts, threads_for
 from xnets.layers.direct.tiles import equal

@@ -21,7 +21,7 @@ def computes_any_size(module):
 
     @pytest.fixture(autouse=True)
     def any_size(monkeypatch):
-        monkeypatch.setattr(module, "SMALL", 0)
+        monkeypatch.setattr(module, "FEWEST_NUMBERS", 0)
         with kernels("direct"):
             yield
 

@@ -9,7 +9,8 @@ import torch
 
 from tests.xnets.direct_cases import needs_llvmlite
 from xnets import ExpanderConv2d, ExpanderLinear
-from xnets.layers.direct.adjacency import MOST_PLANS, adjacency_of
+from xnets.layers.direct.adjacency import adjacency_of
+from xnets.layers.direct.planned import MOST_PLANS
 from xnets.layers.direct.scattered import at_edges
 
 

@@ -19,7 +19,7 @@ pytestmark = needs_llvmlite
 @pytest.fixture(autouse=True)
 def any_size(monkeypatch):
     """Small weights too."""
-    monkeypatch.setattr(dense, "SMALL", 0)
+    monkeypatch.setattr(dense, "FEWEST_SCATTERED", 0)
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_memory_that_does_not_hold_the_numbers(calls):
 @pytest.mark.parametrize("kernel", ["dense", "direct"])
 @pytest.mark.parametrize("wrong", [-1, 8, 10**9])
 def test_an_input_that_is_not_there_is_refused(wrong, kernel, small, monkeypatch):
-    monkeypatch.setattr(dense, "SMALL", small)
+    monkeypatch.setattr(dense, "FEWEST_SCATTERED", small)
     layer = ExpanderConv2d(8, 8, 3, padding=1, degree=2, seed=0, kernel=kernel)
     layer.neighbours[3, 1] = wrong
     with pytest.raises(IndexError, match=f"names inputs .*{wrong}.*0 to 7"):

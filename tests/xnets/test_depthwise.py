@@ -97,7 +97,7 @@ def test_kernel_in_force_and_small_batches(monkeypatch):
     ours, x = DepthwiseConv2d(torchs(4)), torch.randn(3, 4, 9, 9)
     with kernels("dense"):
         assert "in force" in ours.why_not(x)
-    monkeypatch.setattr(depthwise, "SMALL", x.numel() + 1)
+    monkeypatch.setattr(depthwise, "FEWEST_NUMBERS", x.numel() + 1)
     assert "small" in ours.why_not(x)
 
 

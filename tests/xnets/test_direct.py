@@ -175,13 +175,13 @@ def test_images_of_1x1_as_they_lie(size, width, monkeypatch):
 def test_which_images_are_read_as_they_lie(monkeypatch):
     """Those whose channels have few edges, and fill vectors."""
     from xnets.layers.direct import jit
-    from xnets.layers.direct.run_pointwise import as_they_lie, columns_of
+    from xnets.layers.direct.run_pointwise import as_they_lie, positions_of
 
     monkeypatch.setattr(jit, "_forced", [(16, "")])
     for pixels, suits in ((49, True), (16, True), (12, True), (11, False), (4, False), (17, False)):
-        assert as_they_lie(columns_of(torch.empty(2, 30, 1, pixels), False), 12 * 50, 20) is suits
-    assert not as_they_lie(columns_of(torch.empty(2, 30, 4, 4), False), 12 * 50 + 1, 20)
-    assert not as_they_lie(columns_of(torch.empty(32, 30), True), 12 * 50, 20)
+        assert as_they_lie(positions_of(torch.empty(2, 30, 1, pixels), False), 12 * 50, 20) is suits
+    assert not as_they_lie(positions_of(torch.empty(2, 30, 4, 4), False), 12 * 50 + 1, 20)
+    assert not as_they_lie(positions_of(torch.empty(32, 30), True), 12 * 50, 20)
 
 
 @needs_llvmlite
@@ -265,7 +265,7 @@ BIG = {
 def test_same_bits_from_run_to_run_and_for_any_number_of_threads(name, monkeypatch):
     from xnets.layers.direct import threads
 
-    monkeypatch.setattr(threads, "SMALL", 0)
+    monkeypatch.setattr(threads, "FOR_ONE_THREAD", 0)
     case = problem(*BIG[name])
     first = computed(*case)
     for number in (1, 2, 3, 7):

@@ -182,7 +182,7 @@ DEFAULTS = """
 import torch
 from xnets import ExpanderConv2d, ExpanderLinear, for_inference
 from xnets.layers.direct import threads
-threads.SMALL = 0
+threads.FOR_ONE_THREAD = 0
 torch.manual_seed(0)
 def results():
     torch.manual_seed(0)

@@ -53,7 +53,7 @@ def test_any_batch(name):
 def test_same_bits_from_run_to_run_and_for_any_number_of_threads(name, monkeypatch):
     from xnets.layers.direct import threads
 
-    monkeypatch.setattr(threads, "SMALL", 0)
+    monkeypatch.setattr(threads, "FOR_ONE_THREAD", 0)
     model, x = built(name)
     network = for_inference_direct(model, x)
     first = network(x)

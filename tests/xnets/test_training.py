@@ -333,7 +333,7 @@ def test_first_step_is_sgd_with_nesterov(digits, tmp_path):
 @needs_llvmlite
 def test_x_densenets_train_contiguous_where_the_direct_kernels_are(digits, tmp_path, monkeypatch):
     """With norms and ReLUs in one pass; what is kept of the run is what other kernels keep."""
-    monkeypatch.setattr(norm_relu, "SMALL", 0)
+    monkeypatch.setattr(norm_relu, "FEWEST_NUMBERS", 0)
     seen, why_not = [], NormReLU.why_not
     monkeypatch.setattr(NormReLU, "why_not", lambda self, x: seen.append(why_not(self, x)) or seen[-1])
     slow = replace(SHORT, epochs=2, max_lr=0.005)  # faster, the rounding of other layouts grows to half a percent

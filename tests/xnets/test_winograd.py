@@ -88,7 +88,7 @@ def test_same_bits_from_run_to_run_and_for_any_number_of_threads(size, everywher
     """Whole units to each thread, or all threads at one unit; of more threads than a gradient has rows of numbers."""
     from xnets.layers.direct import threads
 
-    monkeypatch.setattr(threads, "SMALL", 0)
+    monkeypatch.setattr(threads, "FOR_ONE_THREAD", 0)
     case = problem(30, 20, 1, 9, 3, 20, size)
     first = computed(*case)
     for number in (1, 2, 3, 5, 7, 14):
@@ -263,7 +263,7 @@ def test_a_plan_keeps_what_its_kernels_are_told_the_address_of(monkeypatch):
 def test_a_plan_gives_the_same_bits_for_any_number_of_threads(monkeypatch):
     from xnets.layers.direct import threads
 
-    monkeypatch.setattr(threads, "SMALL", 0)
+    monkeypatch.setattr(threads, "FOR_ONE_THREAD", 0)
     torch.manual_seed(0)
     model, x = with_statistics(Residual()), torch.randn(11, 24, 18, 18)
     network = for_inference_direct(model, x)

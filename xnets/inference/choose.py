@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from xnets.inference.graph import Network, Node
-from xnets.inference.places import FLOATS, Context
+from xnets.inference.packed import Pack, Unpack
+from xnets.inference.places import FLOATS, Buffer, Context, Place, arrange
 from xnets.inference.plain import Step
-from xnets.inference.plan import Plan
+from xnets.inference.plan import Plan, lanes_for
 from xnets.inference.weights import why_dense
 from xnets.layers.expander import ExpanderLayer
 from xnets.layers.timings import clock_of
@@ -98,10 +99,6 @@ def _steps(plan: Plan, example: Tensor) -> dict[Step, float]:
 
 def _layout_change() -> float:
     """Seconds to pack or unpack a float."""
-    from xnets.inference.packed import Pack, Unpack
-    from xnets.inference.places import Buffer, Place, arrange
-    from xnets.inference.plan import lanes_for
-
     place = Place(Buffer(64, 32, 32), 0, 64)
     c = Context(arrange({place.buffer: (0, 0)}), lanes_for(2**10), 1)
     c.images, c.values = c.lanes, {0: torch.zeros(c.lanes, 64, 32, 32, **FLOATS)}

@@ -68,13 +68,12 @@ def for_inference(model: nn.Module, example: Tensor) -> InferenceNetwork:
     Batch norms are folded. On a CPU, in fp32 and with llvmlite, X-layers may run along their edges, with maps that
     stay packed from layer to layer; how much of the network does is decided by timing it on `example`, with the
     number of threads torch has now. Give a batch as large as those to come: any batch is computed, but what is
-    fastest may be another.
+    fastest may be another. Before it is returned its outputs are compared with the model's, on the example, and on a
+    random batch of one image more.
 
     Args:
         model: a network that torch.fx can trace, with one input, a batch of images. It is not changed.
         example: a batch (N, C, H, W).
-
-    Before it is returned its outputs are compared with the model's, on the example and on random images, one more.
 
     Raises:
         XNetsError: no batch of images; a network that cannot be traced, or whose trace computes something else (hooks

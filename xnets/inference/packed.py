@@ -13,7 +13,7 @@ from xnets.inference.weights import Weights
 from xnets.layers.direct import blocked, window
 from xnets.layers.direct.adjacency import group_rows
 from xnets.layers.direct.jit import compiled, vector_width
-from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, threads_for
+from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, parts_of_tiles, threads_for
 from xnets.layers.direct.tiles import Maps, cheapest_tile
 from xnets.layers.direct.window import Tiling
 
@@ -91,24 +91,21 @@ class Pointwise(Step):
     def run(self, c: Context) -> None:
         """See Step."""
         x, y = self.reads[0], self.writes
-        columns = x.pixels * c.lanes
-        width = min(vector_width(), columns)
-        vectors = min(4, columns // width)
+        positions = x.pixels * c.lanes
+        width = min(vector_width(), positions)
+        vectors = min(4, positions // width)
         tile = vectors * width
-        side = self._side(columns, tile)
-        strips = -(-columns // (side * tile))
+        side = self._side(positions, tile)
+        strips = -(-positions // (side * tile))
         kernel = compiled(blocked.pointwise, self.group, vectors, width, self.before is not None, self.relu, self.adds)
         scale, shift = self.before or (self.bias, self.bias)
         s = self.sparse
         constant = addresses(self.filters, s.columns, s.counts, s.where, self.bias, scale, shift)
         numbers = (
-            x.channels, y.channels, self.groups, self.chunks, columns, x.step * c.lanes, y.step * c.lanes, side
+            x.channels, y.channels, self.groups, self.chunks, positions, x.step * c.lanes, y.step * c.lanes, side
         )  # fmt: skip
-        threads = threads_for(self.filters.numel() * columns)
-        if strips >= threads:
-            pieces = [(*part, 0, self.groups) for part in parts(strips, threads)]
-        else:
-            pieces = [(0, strips, *part) for part in parts(self.groups, threads)]
+        threads = threads_for(self.filters.numel() * positions)
+        pieces = parts_of_tiles(strips, self.groups, threads)
         room = (x.channels + self.groups * self.group) * tile * side
         inputs = addresses(*(c.scratch(i, room) for i in range(len(pieces))))
         sums = 4 * x.channels * tile * side  # bytes further on
@@ -120,13 +117,13 @@ class Pointwise(Step):
                 kernel, [(*given, i, i + sums, *piece, *numbers) for i, piece in zip(inputs, pieces, strict=True)]
             )
 
-    def _side(self, columns: int, tile: int) -> int:
-        """Tiles in a strip: as many as the cache holds, and none that the columns lack; overlaps cost."""
+    def _side(self, positions: int, tile: int) -> int:
+        """Tiles in a strip: as many as the cache holds, and none that the positions lack; overlaps cost."""
 
         def cost(side: int) -> tuple[int, int]:
-            return -(-columns // (side * tile)) * side, -side
+            return -(-positions // (side * tile)) * side, -side
 
-        most = max(1, min(SIDE, columns // tile, STRIP // (self.reads[0].channels * tile)))
+        most = max(1, min(SIDE, positions // tile, STRIP // (self.reads[0].channels * tile)))
         return min(range(1, most + 1), key=cost)
 
 

@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xnets.inference import packed
 from xnets.inference.graph import Network, Node, nodes_in
 from xnets.inference.places import Buffer, Context, Place, arrange
 from xnets.inference.plain import Other, Plain, Step, filled, numbered
+from xnets.inference.winograd import Winograd
+from xnets.layers.direct import jit
 
 FOLLOW = ("norm", "relu", "add", "cat", "elementwise", "pool", "mean", "flatten")  # stay in the layout of their input
 KEPT = 4  # arenas for that many batch sizes
@@ -84,9 +87,7 @@ class Plan:
     def _source(self, node: Node) -> Place:
         """The node as a blocked map."""
         if node not in self._blocked and node not in self._packed:
-            from xnets.inference.packed import Pack
-
-            self.steps.append(Pack(writes=self._place(node), takes=(self._numbers[node],)))
+            self.steps.append(packed.Pack(writes=self._place(node), takes=(self._numbers[node],)))
             self._packed.add(node)
         return self._place(node)
 
@@ -94,9 +95,7 @@ class Plan:
         """The node as an ordinary tensor."""
         number = self._numbers[node]
         if node in self._blocked and node not in self._plain:
-            from xnets.inference.packed import Unpack
-
-            self.steps.append(Unpack(self._place(node), number, node.shape))
+            self.steps.append(packed.Unpack(self._place(node), number, node.shape))
             self._plain.add(node)
         return number
 
@@ -116,9 +115,6 @@ class Plan:
             self.layers[node.name] = self.steps[-1]
 
     def _add_blocked(self, node: Node) -> None:
-        from xnets.inference import packed
-        from xnets.inference.winograd import Winograd
-
         if node.kind == "flatten" and node.inputs[0].shape[1:] == (1, 1):
             self._places[node] = self._source(node.inputs[0])
             return
@@ -215,8 +211,6 @@ class Plan:
 
 def lanes_for(images: int) -> int:
     """Lanes of the next block: the vector's, or fewer for the last few images."""
-    from xnets.layers.direct import jit
-
     return 4 if jit.missing() else jit.lanes_for(images)
 
 

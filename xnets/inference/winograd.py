@@ -10,7 +10,7 @@ from xnets.inference.weights import Weights
 from xnets.layers.direct import winograd, winograd_blocked, winograd_products
 from xnets.layers.direct.adjacency import MOST_GROUPED, group_rows, padded_to_eight
 from xnets.layers.direct.jit import compiled, vector_width
-from xnets.layers.direct.run_winograd import OF_PRODUCT, Numbers, at_once, faster, work_for
+from xnets.layers.direct.run_winograd import PRODUCT_PER_U, Numbers, at_once, faster, work_for
 from xnets.layers.direct.scratch import LINE
 from xnets.layers.direct.threads import address_of, addresses, in_parallel, is_even, parts, threads_for
 from xnets.layers.direct.winograd import NUMBERS, TILE
@@ -35,11 +35,11 @@ class Winograd(Step):
         sparse = group_rows(outputs, inputs, weights.n_out, weights.n_in, self.group, 1)
         order = padded_to_eight(sparse.order)
         self.sparse = sparse._replace(columns=sparse.columns.to(torch.int16), order=sparse.order[:0])
-        self.edges, self.of_weights = weights.filters.shape[0], len(order) + LINE
-        self.filters = torch.empty(NUMBERS * self.of_weights, **FLOATS)
+        self.edges, self.weights_step = weights.filters.shape[0], len(order) + LINE
+        self.filters = torch.empty(NUMBERS * self.weights_step, **FLOATS)
         transform = compiled(winograd.filters, False, min(8, vector_width()))
         filters = weights.filters.contiguous()
-        transform(*addresses(filters, order, self.filters), 0, len(order), self.of_weights)
+        transform(*addresses(filters, order, self.filters), 0, len(order), self.weights_step)
 
     @staticmethod
     def suits(x: Place, weights: Weights) -> bool:
@@ -48,14 +48,14 @@ class Winograd(Step):
         tiles, channels = math.prod(math.ceil(n / TILE) for n in size), (weights.n_in, weights.n_out)
         if weights.stride != (1, 1) or tiles < FEWEST or max(channels) > MOST_GROUPED:
             return False
-        return faster(size, 1, 1, weights.filters.shape[0], sum(channels), OF_PRODUCT)
+        return faster(size, 1, 1, weights.filters.shape[0], sum(channels), PRODUCT_PER_U)
 
     def run(self, c: Context) -> None:
         """See Step."""
         x, y = self.reads[0], self.writes
         work = work_for(c.lanes, (x.buffer.height, x.buffer.width))
         strip, lanes = work.strip, c.lanes
-        of_x, of_y = (Numbers(n, work.sizes, lanes) for n in (x.channels, self.groups * self.group))
+        x_numbers, y_numbers = (Numbers(n, work.sizes, lanes) for n in (x.channels, self.groups * self.group))
         kernels = (
             compiled(winograd_blocked.tiles_of_blocks, strip, lanes),
             compiled(winograd_products.product, self.group, work.sizes, lanes),
@@ -64,10 +64,10 @@ class Winograd(Step):
         whole = compiled(winograd_blocked.whole_strips, lanes)
         threads = threads_for(NUMBERS * self.edges * work.vectors * lanes)
         matrix = addresses(self.filters, self.sparse.columns, self.sparse.counts, self.sparse.where)
-        places = of_x.places(), of_y.places()  # kept until the kernels are done
+        places = x_numbers.places(), y_numbers.places()  # kept until the kernels are done
         places_of_x, places_of_y = addresses(*places)
-        steps = (x.channels, self.groups, of_x.step, self.of_weights, of_y.step)
-        floats = NUMBERS * of_x.step, NUMBERS * of_y.step
+        product_sizes = (x.channels, self.groups, x_numbers.step, self.weights_step, y_numbers.step)
+        floats = NUMBERS * x_numbers.step, NUMBERS * y_numbers.step
         rooms = [c.scratch(i, sum(floats) + strip.floats(lanes)).data_ptr() for i in range(threads)]
         rooms = [(first, first + 4 * floats[0], first + 4 * sum(floats)) for first in rooms]
         for block in range(c.blocks):
@@ -77,16 +77,18 @@ class Winograd(Step):
             if is_even(work.units, threads):
                 given = (*map(address_of, kernels), source, *matrix, places_of_x, places_of_y, *ends)
                 shares = zip(rooms, parts(work.units, threads), strict=False)
-                rest = (strip.lines, y.channels, x.step, y.step, *steps)
+                rest = (strip.lines, y.channels, x.step, y.step, *product_sizes)
                 in_parallel(whole, [(*given, *room, *piece, *rest) for room, piece in shares])
                 continue
             to_tiles, product, to_blocks = kernels
             tiles, sums, _ = rooms[0]
             maps = [room[2] for room in rooms]
             for line in range(0, strip.strips * strip.lines, strip.lines):
-                of_channels, of_rows = parts(x.channels, threads), parts(y.channels, threads)
-                given, rest = (source, places_of_x, tiles), (line, of_x.step, x.step)
-                in_parallel(to_tiles, [(*given, m, *p, *rest) for m, p in zip(maps, of_channels, strict=False)])
-                in_parallel(product, [(tiles, *matrix, sums, *part, *steps) for part in parts(NUMBERS, threads)])
-                given, rest = (places_of_y, sums, *ends), (line, of_y.step, y.step)
-                in_parallel(to_blocks, [(*given, m, *p, *rest) for m, p in zip(maps, of_rows, strict=False)])
+                channel_shares, row_shares = parts(x.channels, threads), parts(y.channels, threads)
+                given, rest = (source, places_of_x, tiles), (line, x_numbers.step, x.step)
+                in_parallel(to_tiles, [(*given, m, *p, *rest) for m, p in zip(maps, channel_shares, strict=False)])
+                in_parallel(
+                    product, [(tiles, *matrix, sums, *part, *product_sizes) for part in parts(NUMBERS, threads)]
+                )
+                given, rest = (places_of_y, sums, *ends), (line, y_numbers.step, y.step)
+                in_parallel(to_blocks, [(*given, m, *p, *rest) for m, p in zip(maps, row_shares, strict=False)])

@@ -19,7 +19,7 @@ AUTO = "auto"
 REPEATS = 5
 OTHERS = 2**20  # floats of memory used before each measurement: in a network, other layers had the caches meanwhile
 TENSORS = (Tensor, torch.nn.Parameter)
-SMALL = 300_000  # multiply-adds below which the call itself is what takes time, and dense has the shortest
+FEWEST_MEASURED = 300_000  # multiply-adds below which the call itself is what takes time, and dense has the shortest
 
 _auto_means = [AUTO]  # set by `kernels`
 _known: dict[tuple, "Choice"] = {}  # of this process
@@ -140,7 +140,7 @@ def _find(key: str, call: Call) -> Choice:
     names = [name for name, kernel in call.kernels().items() if kernel.competes and name not in refusals]
     if names == ["dense"]:
         return Choice("dense", "the only one", {}, refusals)
-    if multiply_adds(call) < SMALL:
+    if multiply_adds(call) < FEWEST_MEASURED:
         return Choice("dense", "too small to gain", {}, refusals)
     timings = Timings.of_this_machine()
     milliseconds = timings.read(key)

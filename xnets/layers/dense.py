@@ -9,7 +9,7 @@ from torch import Tensor
 from xnets.layers.direct import MOST, missing
 from xnets.layers.kernels import ComputesAll, Convolution, Edges, check_inputs, is_watched
 
-SMALL = 1024  # numbers of a dense weight below which torch has the shortest call
+FEWEST_SCATTERED = 1024  # numbers of a dense weight below which torch has the shortest call
 
 
 def to_dense_weight(weight: Tensor, edges: Edges) -> Tensor:
@@ -48,7 +48,7 @@ def _has_scatter(weight: Tensor, edges: Edges) -> bool:
         return False
     if not edges.fit(weight):  # torch says what does not
         return False
-    return SMALL <= edges.n_out * edges.n_in * math.prod(weight.shape[2:]) < MOST and not missing()
+    return FEWEST_SCATTERED <= edges.n_out * edges.n_in * math.prod(weight.shape[2:]) < MOST and not missing()
 
 
 class DenseKernel(ComputesAll):

@@ -7,9 +7,7 @@ from torch import Tensor, fx, nn
 
 from xnets.layers.choice import other_kernel_in_force
 from xnets.layers.direct import DirectKernel, why_not
-from xnets.layers.kernels import Convolution, Edges, is_watched
-
-SMALL = 16_384  # numbers below which the call itself is what takes time
+from xnets.layers.kernels import FEWEST_NUMBERS, Convolution, Edges, is_watched
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -55,7 +53,7 @@ class DepthwiseConv2d(nn.Conv2d):
             return other
         if x.dim() != 4 or x.shape[1] != self.in_channels or not x.is_contiguous():
             return f"only for contiguous batches of {self.in_channels} channels"
-        if x.numel() < SMALL:
+        if x.numel() < FEWEST_NUMBERS:
             return "not for small batches"
         return why_not(x, weight, self.edges, self.how)
 

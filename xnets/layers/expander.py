@@ -220,11 +220,11 @@ class ExpanderConv2d(ExpanderLayer):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        self_window = _pair(kernel_size)
-        if min(self_window) < 1:
+        window = _pair(kernel_size)
+        if min(window) < 1:
             raise XNetsError(f"kernel_size must be at least 1, not {kernel_size}.")
         super().__init__(
-            in_channels, out_channels, self_window, bias, degree, compression, graph, seed, block, init, kernel,
+            in_channels, out_channels, window, bias, degree, compression, graph, seed, block, init, kernel,
             device, dtype,
         )  # fmt: skip
         if padding_mode not in PADDING_MODES:
@@ -233,7 +233,7 @@ class ExpanderConv2d(ExpanderLayer):
             padding not in ("same", "valid") or (padding == "same" and _pair(stride) != (1, 1))
         ):
             raise XNetsError(f"padding must be numbers, 'valid', or 'same' with stride 1, not {padding!r}.")
-        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, self_window
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, window
         self.stride, self.dilation, self.padding_mode = _pair(stride), _pair(dilation), padding_mode
         self.padding = padding if isinstance(padding, str) else _pair(padding)
 

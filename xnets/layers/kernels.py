@@ -12,6 +12,8 @@ from torch import Tensor
 
 from xnets.errors import XNetsError
 
+FEWEST_NUMBERS = 16_384  # of a batch: below, the call of an operator is what takes time, and torch has the shortest
+
 
 class Edges(NamedTuple):
     """The graph as a kernel sees it."""

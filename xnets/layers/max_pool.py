@@ -5,9 +5,7 @@ from torch import Tensor, nn
 
 from xnets.layers.choice import other_kernel_in_force
 from xnets.layers.direct import MOST, missing
-from xnets.layers.kernels import is_watched
-
-SMALL = 16_384  # numbers below which the call itself is what takes time
+from xnets.layers.kernels import FEWEST_NUMBERS, is_watched
 
 
 class MaxPool(nn.MaxPool2d):
@@ -36,7 +34,7 @@ class MaxPool(nn.MaxPool2d):
             return f"only float32 on a CPU, not {str(x.dtype).removeprefix('torch.')} on {x.device.type}"
         if x.dim() != 4 or not x.is_contiguous():
             return "only for contiguous batches"
-        if not SMALL <= x.numel() < MOST or min(x.shape[2:]) < 2:
+        if not FEWEST_NUMBERS <= x.numel() < MOST or min(x.shape[2:]) < 2:
             return "not for small or very large batches"
         if is_watched(x):
             return "not under torch.compile, torch.func, forward-mode gradients, torch.jit.trace or a profiler"

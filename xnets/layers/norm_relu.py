@@ -15,10 +15,8 @@ from xnets.layers.choice import other_kernel_in_force
 from xnets.layers.convert import replaced
 from xnets.layers.depthwise import DepthwiseConv2d, is_depthwise
 from xnets.layers.direct import MOST, missing
-from xnets.layers.kernels import is_transformed
+from xnets.layers.kernels import FEWEST_NUMBERS, is_transformed
 from xnets.layers.max_pool import MaxPool, is_replaceable
-
-SMALL = 16_384  # numbers below which the call itself is what takes time
 
 
 class NormReLU(nn.Module):
@@ -71,7 +69,7 @@ class NormReLU(nn.Module):
             return "only for contiguous or channels_last images"
         if {x.dtype, self.weight.dtype} != {torch.float32}:
             return f"only float32, not {str(x.dtype).removeprefix('torch.')}"
-        if x.numel() < SMALL or x.numel() >= MOST or x.numel() == x.shape[1]:
+        if x.numel() < FEWEST_NUMBERS or x.numel() >= MOST or x.numel() == x.shape[1]:
             return "not for small, very large or constant batches"
         if is_transformed() or torch.compiler.is_compiling():
             return "not under torch.compile, torch.func, forward-mode gradients or torch.jit.trace"

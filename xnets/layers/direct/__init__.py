@@ -4,6 +4,29 @@ They need llvmlite (`pip install xnets[fast]`); `missing` says whether it is the
 layer. They are for 1x1 and 3x3 convolutions of stride 1 or 2 whose padding keeps the image's size (or halves it), and
 for linear layers, in float32, or bfloat16 that is computed in float32; everything else is the dense kernel's.
 
+op.py has the PyTorch operators. For each kind of kernel one file emits its IR, and a file run_* decides which is taken
+and splits the work among threads. Below, the first that suits is taken.
+
+1x1 and linear, chosen in run_pointwise.py:
+    planes.py         images as they lie: contiguous, pixels fill vectors, few edges for each channel
+    shared.py         blocks of outputs share their inputs (a graph with `block`, not its transpose)
+    pointwise.py      inputs fit the cache, and outputs share so many that several are summed at once
+    segments.py       everything else
+The weight's gradient is always pointwise.py's. channels_last.py moves tiles of maps whose channels are last.
+
+3x3, chosen in op.py by `suit_product` and `suit_gradient` of the files run_*:
+    winograd.py       stride 1 and many edges, by an estimate of the time (run_winograd.py); transforms of maps and
+                      filters, with the products between them in winograd_products.py
+    lines.py          maps as they lie: lines fill vectors, or images are few, or outputs have one edge (run_lines.py)
+    window.py         everything else: packed, an image to each lane (run_window.py); gradients in window_gradient.py
+
+Beside layers: norm_op.py (IR in norms.py, norms_last.py), pool.py, scattered.py (dense weights and back); blocked.py
+and winograd_blocked.py are for xnets.inference.
+
+Tools: ir.py writes LLVM's IR, jit.py compiles it, machine_code.py keeps that on disk; threads.py runs tasks, scratch.py
+has memory for them, tiles.py cuts maps; adjacency.py has a graph's tables, planned.py keeps with it what run_*
+decided for each shape; forked.py has locks for forked processes.
+
 3x3 convolutions of many edges go by Winograd's algorithm (run_winograd.py). Of these a value that is not finite, or
 near the largest there is, may spoil the 4x4 tiles that read it, and all nine taps of the gradients it enters; of all
 others it goes where it goes in a dense layer.
@@ -16,7 +39,7 @@ from xnets.layers.direct.jit import missing, vector_width
 from xnets.layers.direct.op import apply
 from xnets.layers.kernels import Convolution, Edges, is_transformed
 
-MOST = 2**31  # positions are int32
+MOST = 2**31  # numbers of a tensor: places in it are int32
 
 
 VECTORS = {16: "AVX-512", 8: "AVX2"}  # by their floats; of 4 floats any 64-bit CPU has

@@ -1,7 +1,5 @@
 """What the kernels need of a graph beyond its index, computed once for each graph and kept while it lives."""
 
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +8,10 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from xnets.layers.direct.forked import ForkedLock
-from xnets.layers.direct.jit import vector_width
 from xnets.layers.kernels import check_inputs
 
 MOST_GROUPED = 2**15  # columns, and half of a group's edges
 AT_ONCE = 2**16  # edges that are grouped at a time
-MOST_PLANS = 256  # of a graph: batches of ever new sizes shall not fill the memory
 
 
 class Grouped(NamedTuple):
@@ -98,7 +94,7 @@ class Adjacency:
             whole = whole.clone()
         self._own = None if whole.data_ptr() == index.data_ptr() else whole
         self.kept: dict[Any, Any] = {}  # what others compute of the graph, under keys of theirs
-        self.plans: dict[Any, Any] = {}  # see `planned`
+        self.plans: dict[Any, Any] = {}  # see planned.py
         self._rows: dict[str, Rows] = {}
         self._grouped: dict[tuple[bool, int, int], Grouped] = {}
         self._segments: dict[tuple[bool, int, int], Segments] = {}
@@ -132,7 +128,7 @@ class Adjacency:
         return self._grouped[key]
 
     def order_of_grouped(self, transposed: bool, group: int) -> Tensor:
-        """(M + some,) int32, which edge of the layer stands at each place of `grouped`; see padded_to_eight."""
+        """(M rounded up to a multiple of 8,) int32, which edge of the layer stands at each place of `grouped`."""
         key = ("order of grouped", transposed, group)
         if key not in self.kept:
             found = self.grouped(transposed, group)
@@ -305,31 +301,6 @@ def _group_some(
     places = np.repeat(starts - before, sizes) + np.arange(m)
     counts = np.bincount(key, minlength=groups * (patterns + 1)).reshape(groups, -1)[:, 1:]
     return counts.astype(np.int32), columns[starts].astype(np.int32), order[places]
-
-
-# Of x, then weight or dy, then the graph's index; fills the last: y, or the weight's gradient.
-Run = Callable[[Tensor, Tensor, Tensor, Tensor], None]
-
-
-def planned(make: Callable[..., Any]) -> Callable[..., Any]:
-    """What make(adjacency, *shape) returns is kept for each graph, shape, number of threads and width of vectors.
-
-    Shapes alone decide about kernels, tables and shares of the work: to find them anew would take as long as a small
-    layer. What `make` returns must not hold the adjacency, whose index would never be freed: see Adjacency.of. The
-    adjacency's tables stay where they are for as long as it lives.
-    """
-
-    @functools.wraps(make)
-    def plan(adjacency: Adjacency, *shape: Any) -> Any:
-        key = (make, shape, torch.get_num_threads(), vector_width())
-        found = adjacency.plans.get(key)
-        if found is None:
-            if len(adjacency.plans) >= MOST_PLANS:
-                adjacency.plans.clear()
-            found = adjacency.plans.setdefault(key, make(adjacency, *shape))
-        return found
-
-    return plan
 
 
 _known: dict[tuple, tuple[StorageWeakRef, Adjacency]] = {}

@@ -27,18 +27,18 @@ def finish(code: Function, total: str, other: str | None, relu: bool) -> str:
 
 
 def pointwise(group: int, vectors: int, width: int, before: bool, relu: bool, adds: bool) -> Function:
-    """y = sparse @ x, for strips [t0, t1) of columns and groups [g0, g1) of outputs; chunks of the inputs in turn.
+    """y = sparse @ x, for strips [t0, t1) of positions and groups [g0, g1) of outputs; chunks of the inputs in turn.
 
-    A column is a pixel of an image; x (n_in, x_step), y and other (rows, y_step) in floats. A strip is `side` tiles
+    A position is a pixel of an image; x (n_in, x_step), y and other (rows, y_step) in floats. A strip is `side` tiles
     side by side, so that what is read and written of a row is not too short a piece of memory. Of each strip the
-    inputs are packed first, tile by tile: to max(0, x * scale + shift) if `before`. counts, edges and where are
+    inputs are packed first, tile by tile: to max(0, x * scale + shift) if `before`. columns, counts and where are
     adjacency.Grouped's, the weights are in its order. `outputs` (side, groups x group, tile) takes the sums of all
-    chunks but the last. The last strip ends where the columns end, so it may overlap the one before.
+    chunks but the last. The last strip ends where the positions end, so it may overlap the one before.
     """
     code = Function(
         "pointwise",
-        ["x", "weights", "edges", "counts", "where", "bias", "scale", "shift", "other", "y", "inputs", "outputs"],
-        ["t0", "t1", "g0", "g1", "n_in", "rows", "groups", "chunks", "columns", "x_step", "y_step", "side"],
+        ["x", "weights", "columns", "counts", "where", "bias", "scale", "shift", "other", "y", "inputs", "outputs"],
+        ["t0", "t1", "g0", "g1", "n_in", "rows", "groups", "chunks", "positions", "x_step", "y_step", "side"],
         width,
     )
     tile = vectors * width
@@ -46,7 +46,7 @@ def pointwise(group: int, vectors: int, width: int, before: bool, relu: bool, ad
     last_chunk = code.sub("%chunks", 1)
     of_inputs, of_outputs = code.mul("%n_in", tile), code.mul("%groups", group * tile)
     with code.loop("%t0", "%t1") as t:
-        first = code.least(code.mul(t, strip), code.sub("%columns", strip))
+        first = code.least(code.mul(t, strip), code.sub("%positions", strip))
         source = code.at("%x", first)
         with code.loop(0, "%n_in") as c:
             row, target = code.at(source, code.mul(c, "%x_step")), code.at("%inputs", code.mul(c, tile))
@@ -76,10 +76,10 @@ def pointwise(group: int, vectors: int, width: int, before: bool, relu: bool, ad
                         for v in range(vectors):
                             code.store(sums[o][v].get(), code.at(kept[o], v * width))
                 with code.when(ends):
-                    column = code.add(first, code.mul(s, tile))
+                    position = code.add(first, code.mul(s, tile))
                     for o, r in enumerate(rows):
                         with code.when(code.op(f"icmp slt i64 {r}, %rows")):
-                            place = code.add(code.mul(r, "%y_step"), column)
+                            place = code.add(code.mul(r, "%y_step"), position)
                             for v in range(vectors):
                                 here = code.add(place, v * width)
                                 total = finish(code, sums[o][v].get(), code.at("%other", here) if adds else None, relu)
@@ -103,7 +103,7 @@ def _group(code: Function, place: str, inputs: str, rows: list[str], kept: list[
                 total.set(code.load(code.at(row, v * code.width)))
 
     def entry(pattern: int, e: str, w: str) -> None:
-        row = code.at(inputs, code.mul(code.load_int("%edges", e), tile))
+        row = code.at(inputs, code.mul(code.load_int("%columns", e), tile))
         add_row(code, sums, pattern, row, [code.at("%weights", code.add(w, i)) for i in range(pattern.bit_count())])
 
     each_entry(code, place, group, entry)

@@ -29,14 +29,14 @@ def room(units: int, width: int) -> int:
 def forward(pixels: int, ragged: bool, relu: bool, width: int) -> Function:
     """y = (x - mean) / sd * weight + bias, then perhaps its positive part, for units [u0, u1), `block` at a time.
 
-    x, y (images, channels, pixels); numbers holds eps, a double; var is the biased variance. ragged: whether the last
+    x, y (images, channels, pixels); eps is one double; var is the biased variance. ragged: whether the last
     unit has fewer channels than the others.
     """
-    pointers = ["x", "weight", "bias", "numbers", "y", *CHANNEL, "var", "room"]
+    pointers = ["x", "weight", "bias", "eps", "y", *CHANNEL, "var", "room"]
     code = Function("norm", pointers, SIZES, width)
     unit = _Unit(code, pixels, ragged)
     count = unit.count()
-    eps = code.op("load double, ptr %numbers")
+    eps = code.op("load double, ptr %eps")
     with unit.blocks() as (first, last):
         middle, end = code.op("sdiv i64 %images, 2"), code.sub("%images", 1)
         with unit.channels(first, last) as (c, lanes):

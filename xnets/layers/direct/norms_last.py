@@ -45,10 +45,10 @@ def forward_moments(channels: int, width: int) -> Function:
 
 
 def forward_statistics(channels: int, width: int) -> Function:
-    """What norms.forward writes of each channel, from the moments of all slices; numbers holds eps, a double."""
-    pointers = ["x", "moments", "weight", "bias", "numbers", *CHANNEL, "var"]
+    """What norms.forward writes of each channel, from the moments of all slices; eps is one double."""
+    pointers = ["x", "moments", "weight", "bias", "eps", *CHANNEL, "var"]
     code = Function("norm_statistics", pointers, ["slices", "rows"], width)
-    eps = code.op("load double, ptr %numbers")
+    eps = code.op("load double, ptr %eps")
     count = code.op("sitofp i64 %rows to double")
     with code.loop(0, channels) as c:
         some = [code.op(f"load float, ptr {code.at(row, c)}") for row in _some_rows(code, channels)]

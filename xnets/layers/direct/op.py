@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from xnets.layers.direct import run_lines, run_window, run_winograd
-from xnets.layers.direct.adjacency import Adjacency, Run, adjacency_of
-from xnets.layers.direct.run_pointwise import Columns, columns_of, pointwise_product, pointwise_weight_gradient
+from xnets.layers.direct.adjacency import Adjacency, adjacency_of
+from xnets.layers.direct.planned import Run
+from xnets.layers.direct.run_pointwise import Positions, pointwise_product, pointwise_weight_gradient, positions_of
 from xnets.layers.kernels import is_watched
 
 
@@ -63,7 +64,7 @@ def weight_gradient(dy: Tensor, x: Tensor, index: Tensor, window: list[int], str
     else:
         layout = _layout(x)
         x, dy = _laid_out(_seen(x, stride), layout), _laid_out(dy, layout)
-        run = pointwise_weight_gradient(adjacency, _columns(x, layout))
+        run = pointwise_weight_gradient(adjacency, _positions(x, layout))
         run(x, dy, adjacency.index, gradient)
     return gradient.to(dtype)
 
@@ -106,13 +107,13 @@ def _pointwise_product(
 ) -> Tensor:
     """Of x in that layout."""
     y = _empty(x, (x.shape[0], adjacency.n_in if transposed else adjacency.n_out, *size), layout)
-    pointwise_product(adjacency, _columns(x, layout), transposed)(x, weight, adjacency.index, y)
+    pointwise_product(adjacency, _positions(x, layout), transposed)(x, weight, adjacency.index, y)
     return y
 
 
-def _columns(x: Tensor, layout: torch.memory_format) -> Columns:
+def _positions(x: Tensor, layout: torch.memory_format) -> Positions:
     """Of x in that layout; those of a batch (N, C) are its rows."""
-    return columns_of(x, x.dim() == 2 or layout == torch.channels_last)
+    return positions_of(x, x.dim() == 2 or layout == torch.channels_last)
 
 
 def _empty(like: Tensor, shape: tuple[int, ...], layout: torch.memory_format) -> Tensor:

@@ -1,4 +1,4 @@
-"""IR of 1x1 convolutions on images as they lie: sparse times dense, with the pixels of an image for columns.
+"""IR of 1x1 convolutions on images as they lie: sparse times dense, the positions being the pixels of one image.
 
 Nothing is packed, as in lines.py: a vector holds consecutive pixels of a channel. It is for few edges, where to pack
 would take longer than to compute.

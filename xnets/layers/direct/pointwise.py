@@ -1,6 +1,6 @@
-"""IR of 1x1 convolutions and linear layers: sparse times dense over tiles of columns.
+"""IR of 1x1 convolutions and linear layers: sparse times dense over tiles of positions.
 
-A column is one pixel of one image; N images of P pixels have N P columns, and a tile takes `tile` of them, across
+A position is one pixel of one image; N images of P pixels have N P positions, and a tile takes `tile` of them, across
 images if need be. Of each tile all input channels are packed to rows of `tile` floats, so that an edge is one row to
 multiply and the tile stays in the cache while all outputs pass over it.
 """
@@ -8,7 +8,7 @@ multiply and the tile stays in the cache while all outputs pass over it.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from xnets.layers.direct.columns import move_columns
+from xnets.layers.direct.channels_last import move_positions
 from xnets.layers.direct.ir import Function, Variable
 
 Fetch = Callable[[], None]
@@ -46,18 +46,18 @@ def _copy_rows(code: Function, rows: str | int, source: str, from_step: str | in
 
 def move_tile(code: Function, image: str, channels: str, top: str | int, count: str | int, packed: str, tile: int,
               first: str, length: str, into: bool, last: bool) -> None:  # fmt: skip
-    """Channels [top, top + count) of columns [first, first + length) of `image` (N, channels, pixels) to or from
-    `packed` (channels, tile): one piece for each image the tile touches. `last`: image is (columns, channels)."""
+    """Channels [top, top + count) of positions [first, first + length) of `image` (N, channels, pixels) to or from
+    `packed` (channels, tile): one piece for each image the tile touches. `last`: image is (positions, channels)."""
     if last:
-        move_columns(code, image, channels, top, count, packed, tile, first, length, into)
+        move_positions(code, image, channels, top, count, packed, tile, first, length, into)
         return
     n, done = code.fresh(), code.variable(0)
     code.emit(f"br label %piece{n}")
     code.lines.append(f"piece{n}:")
     now = done.get()
-    column = code.add(first, now)
-    number = code.op(f"sdiv i64 {column}, %pixels")
-    pixel = code.sub(column, code.mul(number, "%pixels"))
+    position = code.add(first, now)
+    number = code.op(f"sdiv i64 {position}, %pixels")
+    pixel = code.sub(position, code.mul(number, "%pixels"))
     here = code.least(code.sub(length, now), code.sub("%pixels", pixel))
     channel = code.add(code.mul(number, channels), top)
     start = code.at(image, code.add(code.mul(channel, "%pixels"), pixel))
@@ -73,20 +73,20 @@ def move_tile(code: Function, image: str, channels: str, top: str | int, count: 
 
 
 @contextmanager
-def each_tile(code: Function, tile: int, rows: str, columns: str, last: bool,
+def each_tile(code: Function, tile: int, rows: str, positions: str, last: bool,
               visits: str) -> Iterator[tuple[str, str, Fetch]]:  # fmt: skip
-    """Tiles [t0, t1) of x's columns in turn, packed in `inputs`: the first column of one, how many it has, and what
+    """Tiles [t0, t1) of x's positions in turn, packed in `inputs`: the first position of one, how many it has, and what
     is to be called `visits` times while it is computed, so that what is moved next is near by then.
 
     That is the next tile of x and, where channels are `last`, this one of y, which has `rows` channels.
     """
     with code.loop("%t0", "%t1") as t:
         first = code.mul(t, tile)
-        length = code.least(tile, code.sub(columns, first))
+        length = code.least(tile, code.sub(positions, first))
         move_tile(code, "%x", "%n_in", 0, "%n_in", "%inputs", tile, first, length, True, last)
-        fetches = [fetch_of(code, "%x", "%n_in", tile, code.add(first, tile), columns, last, visits)]
+        fetches = [fetch_of(code, "%x", "%n_in", tile, code.add(first, tile), positions, last, visits)]
         if last:
-            fetches.append(fetch_of(code, "%y", rows, tile, first, columns, last, visits, write=True))
+            fetches.append(fetch_of(code, "%y", rows, tile, first, positions, last, visits, write=True))
 
         def fetch() -> None:
             for each in fetches:
@@ -95,9 +95,9 @@ def each_tile(code: Function, tile: int, rows: str, columns: str, last: bool,
         yield first, length, fetch
 
 
-def fetch_of(code: Function, image: str, channels: str, tile: int, first: str, columns: str, last: bool,
+def fetch_of(code: Function, image: str, channels: str, tile: int, first: str, positions: str, last: bool,
              visits: str, write: bool = False) -> Fetch:  # fmt: skip
-    """What calls the tile that begins with column `first` into the second-level cache, a share of its channels a time.
+    """What calls the tile from position `first` on into the second-level cache, a share of its channels a time.
 
     Its rows are short and far apart, or its channels are taken some at a time, so that the processor does not foresee
     what comes. Of a tile that reaches into the next image the first image's part is called.
@@ -110,7 +110,7 @@ def fetch_of(code: Function, image: str, channels: str, tile: int, first: str, c
         start = code.mul(code.mul(number, channels), "%pixels")
         begin = code.add(start, code.sub(first, code.mul(number, "%pixels")))
         stop = code.add(start, code.mul(channels, "%pixels"))
-    inside = code.op(f"icmp slt i64 {first}, {columns}")
+    inside = code.op(f"icmp slt i64 {first}, {positions}")
     here = code.variable(code.op(f"select i1 {inside}, i64 {begin}, i64 {stop}"))
     share = code.mul(code.op(f"sdiv i64 {code.sub(code.add(channels, visits), 1)}, {visits}"), step)
 
@@ -127,22 +127,22 @@ def fetch_of(code: Function, image: str, channels: str, tile: int, first: str, c
 def forward(group: int, gather: str, last: bool, vectors: int, width: int) -> Function:
     """y = sparse @ x for tiles [t0, t1) and groups of outputs [g0, g1).
 
-    x (N, n_in, pixels), y (N, rows, pixels), or (columns, n_in) and (columns, rows) with `last`; rows = outputs, padded
-    in `outputs` (tile, groups x group).
-    edges, counts, where and order are those of adjacency.Grouped; weights are in that order already, or, if `gather`
+    x (N, n_in, pixels), y (N, rows, pixels), or (positions, n_in) and (positions, rows) with `last`; rows = outputs,
+    padded in `outputs` (tile, groups x group).
+    columns, counts, where and order are those of adjacency.Grouped; weights are in that order already, or, if `gather`
     is not "", in the layer's own: where a thread has but a tile or two, sorting them first would cost more than it
     saves. `gather` says what the rows are, "outputs" or "inputs".
     """
     code = Function(
         "forward",
-        ["x", "weights", "edges", "counts", "where", "order", "y", "inputs", "outputs"],
-        ["t0", "t1", "g0", "g1", "n_in", "rows", "degree", "chunks", "columns", "pixels"],
+        ["x", "weights", "columns", "counts", "where", "order", "y", "inputs", "outputs"],
+        ["t0", "t1", "g0", "g1", "n_in", "rows", "degree", "chunks", "positions", "pixels"],
         width,
     )
     tile = vectors * width
     groups = code.op(f"sdiv i64 {code.add('%rows', group - 1)}, {group}")
     visits = code.mul("%chunks", code.sub("%g1", "%g0"))
-    with each_tile(code, tile, "%rows", "%columns", last, visits) as (first, length, fetch):
+    with each_tile(code, tile, "%rows", "%positions", last, visits) as (first, length, fetch):
         with code.loop(0, "%chunks") as chunk:
             fresh = code.op(f"icmp eq i64 {chunk}, 0")
             offset = code.mul(chunk, groups)
@@ -164,7 +164,7 @@ def _group(code: Function, g: str, place: str, group: int, vectors: int, tile: i
     sums = [[code.zero() for _ in range(vectors)] for _ in range(group)]
 
     def entry(pattern: int, e: str, w: str) -> None:
-        column = code.load_int("%edges", e, "i16")
+        column = code.load_int("%columns", e, "i16")
         row = code.at("%inputs", code.mul(column, tile))
         places = [code.add(w, i) for i in range(pattern.bit_count())]
         if gather:
@@ -213,7 +213,7 @@ def sort(group: int, rows: str, width: int) -> Function:
     """sorted = the weights in the order of adjacency.Grouped, for places [p0, p1): chunks, and in each all groups."""
     code = Function(
         "sort",
-        ["weights", "edges", "counts", "where", "order", "sorted"],
+        ["weights", "columns", "counts", "where", "order", "sorted"],
         ["p0", "p1", "groups", "degree"],
         width,
     )
@@ -221,7 +221,7 @@ def sort(group: int, rows: str, width: int) -> Function:
         g = code.op(f"srem i64 {place}, %groups")
 
         def entry(pattern: int, e: str, w: str, g: str = g) -> None:
-            column = code.load_int("%edges", e, "i16")
+            column = code.load_int("%columns", e, "i16")
             for i in range(pattern.bit_count()):
                 which = code.add(w, i)
                 source = code.at("%weights", _edge(code, rows, g, column, which, group))
@@ -233,22 +233,22 @@ def sort(group: int, rows: str, width: int) -> Function:
 
 
 def weight_gradient(last: bool, vectors: int, once: bool, width: int) -> Function:
-    """gradient (n_out x degree,) of the weight, for outputs [o0, o1), summed over all columns.
+    """gradient (n_out x degree,) of the weight, for outputs [o0, o1), summed over all positions.
 
-    x (N, n_in, pixels), dy (N, n_out, pixels), or (columns, n_in) and (columns, n_out) with `last`. Output o has in
-    chunk c of the inputs the edges bounds[o, c] ... bounds[o, c + 1], with inputs index[e]: a chunk of a tile stays
-    close to the core. `inputs` and `outputs` hold one tile each, with zeros where the last is not full. once: there is
-    one tile, so that no edge was near before.
+    x (N, n_in, pixels), dy (N, n_out, pixels), or (positions, n_in) and (positions, n_out) with `last`. Output o
+    has in chunk c of the inputs the edges bounds[o, c] ... bounds[o, c + 1], with inputs columns[e]: a chunk of a tile
+    stays close to the core. `inputs` and `outputs` hold one tile each, with zeros where the last is not full. once:
+    there is one tile, so that no edge was near before.
     """
     code = Function(
         "weight_gradient",
-        ["x", "dy", "index", "bounds", "gradient", "inputs", "outputs"],
-        ["o0", "o1", "n_in", "n_out", "chunks", "columns", "pixels"],
+        ["x", "dy", "columns", "bounds", "gradient", "inputs", "outputs"],
+        ["o0", "o1", "n_in", "n_out", "chunks", "positions", "pixels"],
         width,
     )
     tile = vectors * width
-    with code.loop(0, "%columns", tile) as first:
-        length = code.least(tile, code.sub("%columns", first))
+    with code.loop(0, "%positions", tile) as first:
+        length = code.least(tile, code.sub("%positions", first))
         with code.when(code.op(f"icmp slt i64 {length}, {tile}")):
             for name, rows in (("%inputs", "%n_in"), ("%outputs", "%n_out")):
                 with code.loop(0, code.mul(rows, tile), width) as i:
@@ -257,7 +257,7 @@ def weight_gradient(last: bool, vectors: int, once: bool, width: int) -> Functio
         move_tile(code, "%dy", "%n_out", 0, "%n_out", "%outputs", tile, first, length, True, last)
         visits, after = code.mul("%chunks", code.sub("%o1", "%o0")), code.add(first, tile)
         fetch_x, fetch_dy = (
-            fetch_of(code, image, channels, tile, after, "%columns", last, visits)
+            fetch_of(code, image, channels, tile, after, "%positions", last, visits)
             for image, channels in (("%x", "%n_in"), ("%dy", "%n_out"))
         )
         fresh = code.op(f"icmp eq i64 {first}, 0")
@@ -277,10 +277,10 @@ def weight_gradient(last: bool, vectors: int, once: bool, width: int) -> Functio
             )
             if once:
                 edge = code.load_int("%bounds", later)
-                code.prefetch(code.at("%index", edge), 17)
+                code.prefetch(code.at("%columns", edge), 17)
                 code.prefetch(code.at("%gradient", edge), 17, write=True)
             start, stop = code.load_int("%bounds", place), code.load_int("%bounds", code.add(place, 1))
-            add_products(code, upstream, "%inputs", "%index", (start, stop), "%gradient", fresh)
+            add_products(code, upstream, "%inputs", "%columns", (start, stop), "%gradient", fresh)
     return code
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from xnets.layers.direct import lines
-from xnets.layers.direct.adjacency import Adjacency, Run, planned
+from xnets.layers.direct.adjacency import Adjacency
 from xnets.layers.direct.jit import compiled, lanes_for, registers_for_sums, vector_width
+from xnets.layers.direct.planned import Run, planned
 from xnets.layers.direct.threads import addresses, in_parallel, parts, parts_of_images, threads_for
 
 NEAR = 48 * 1024  # floats of x whose edges' gradients are computed at a time: 192 KiB, near the core

@@ -10,10 +10,19 @@ import torch
 from torch import Tensor
 
 from xnets.layers.direct import planes, pointwise, segments, shared
-from xnets.layers.direct.adjacency import MOST_GROUPED, Adjacency, Run, planned
+from xnets.layers.direct.adjacency import MOST_GROUPED, Adjacency
 from xnets.layers.direct.jit import compiled, registers_for_sums, vector_width
+from xnets.layers.direct.planned import Run, planned
 from xnets.layers.direct.scratch import rooms_for
-from xnets.layers.direct.threads import CACHE, addresses, in_parallel, parts, parts_of_images, threads_for
+from xnets.layers.direct.threads import (
+    CACHE,
+    addresses,
+    in_parallel,
+    parts,
+    parts_of_images,
+    parts_of_tiles,
+    threads_for,
+)
 
 SHARING = 24  # from this compression on, outputs share too few inputs for grouping to pay
 NEAR = 16 * 1024  # floats of input that shall stay close to the core
@@ -22,25 +31,25 @@ LYING = 12  # edges for each channel of x and y up to which images are read as t
 FEWEST_EDGES = 16  # of an output in a chunk
 
 
-class Columns(NamedTuple):
-    """What 1x1 convolutions and linear layers take: (N, channels, pixels), or, with channels `last`, (columns,
-    channels), a column being a pixel of an image or a row of a batch."""
+class Positions(NamedTuple):
+    """What 1x1 convolutions and linear layers take: (N, channels, pixels), or, with channels `last`, (positions,
+    channels), a position being a pixel of an image or a row of a batch."""
 
     channels: int
-    count: int  # of columns
+    count: int  # of positions
     pixels: int  # of an image; if channels are last, of all
     last: bool
 
 
-def columns_of(x: Tensor, last: bool) -> Columns:
+def positions_of(x: Tensor, last: bool) -> Positions:
     """Of an image (N, C, H, W), contiguous or channels_last, or of a batch (N, C)."""
     channels = x.shape[1]
     count = x.numel() // channels
-    return Columns(channels, count, count if last else count // x.shape[0], last)
+    return Positions(channels, count, count if last else count // x.shape[0], last)
 
 
 @planned
-def pointwise_product(adjacency: Adjacency, x: Columns, transposed: bool) -> Run:
+def pointwise_product(adjacency: Adjacency, x: Positions, transposed: bool) -> Run:
     """x with the columns of the matrix for channels -> the same with its rows; n_out x n_in, or its transpose."""
     n, edges = x.channels, adjacency.n_out * adjacency.degree
     rows = adjacency.n_in if transposed else adjacency.n_out
@@ -62,37 +71,37 @@ def _at_once() -> int:
     return 4 if vector_width() == 16 else 2
 
 
-def _most(columns: int, group: int) -> int:
-    """Columns of a tile at most: as many vectors as the registers hold sums of for each of a group of outputs.
+def _most(positions: int, group: int) -> int:
+    """Positions of a tile at most: as many vectors as the registers hold sums of for each of a group of outputs.
 
     What decides about the order of sums goes by this, which does not depend on the number of threads.
     """
     width = vector_width()
     vectors = 4 if width == 16 else min(8, 12 // group)
-    return min(vectors, -(-columns // width)) * width
+    return min(vectors, -(-positions // width)) * width
 
 
-def _tile(columns: int, group: int, threads: int) -> int:
-    """Columns of a tile: at most so many, or some fewer, so that the last tile is not nearly empty and all threads have
-    about as much to do."""
+def _tile(positions: int, group: int, threads: int) -> int:
+    """Positions of a tile: at most so many, or some fewer, so that the last tile is not nearly empty and all threads
+    have about as much to do."""
     width = vector_width()
-    vectors = -(-columns // width)
+    vectors = -(-positions // width)
 
     def time(of_tile: int) -> float:
         tiles = -(-vectors // of_tile)
         each = tiles / threads if tiles < threads else -(-tiles // threads)
         return each * (of_tile + 1)  # weights are loaded for each tile
 
-    return min(range(_most(columns, group) // width, 0, -1), key=time) * width
+    return min(range(_most(positions, group) // width, 0, -1), key=time) * width
 
 
-def as_they_lie(x: Columns, edges: int, rows: int) -> bool:
+def as_they_lie(x: Positions, edges: int, rows: int) -> bool:
     """Whether an image's pixels fill vectors, and edges are so few that to pack tiles would take longer than they."""
     beyond = -x.pixels % vector_width()
     return not x.last and edges <= LYING * (x.channels + rows) and 3 * beyond <= x.pixels
 
 
-def _of_images(adjacency: Adjacency, x: Columns, rows: int, transposed: bool, threads: int) -> Run:
+def _of_images(adjacency: Adjacency, x: Positions, rows: int, transposed: bool, threads: int) -> Run:
     sparse, bounds = adjacency.stored_rows(transposed), adjacency.bounds(transposed, 1)
     kernel = compiled(planes.product, x.pixels, registers_for_sums(), vector_width())
     shares = [(*piece, x.channels, rows) for piece in parts_of_images(x.count // x.pixels, rows, threads)]
@@ -105,12 +114,12 @@ def _of_images(adjacency: Adjacency, x: Columns, rows: int, transposed: bool, th
     return run
 
 
-def _shared(adjacency: Adjacency, x: Columns, rows: int, group: int, threads: int) -> Run:
+def _shared(adjacency: Adjacency, x: Positions, rows: int, group: int, threads: int) -> Run:
     n, width, tile = x.channels, vector_width(), _tile(x.count, group, threads)
     chunks = min(-(-n * _most(x.count, group) // CACHE), n)
     sparse, bounds = adjacency.stored_rows(False), adjacency.bounds(False, chunks)
     kernel = compiled(shared.forward, group, x.last, tile // width, width)
-    pieces = _pieces(-(-x.count // tile), rows // group, threads)
+    pieces = parts_of_tiles(-(-x.count // tile), rows // group, threads)
     shares = [(*piece, n, rows, adjacency.degree, chunks, x.count, x.pixels) for piece in pieces]
     rooms = rooms_for(len(pieces), (n + width) * tile, (rows + width) * tile)
 
@@ -132,14 +141,14 @@ def _chunks_of_grouped(n: int, tile: int, degree: int) -> int:
     return max(1, min(-(-n * tile // GROUPED), most, degree // FEWEST_EDGES))
 
 
-def _grouped(adjacency: Adjacency, x: Columns, rows: int, transposed: bool, threads: int) -> Run:
+def _grouped(adjacency: Adjacency, x: Positions, rows: int, transposed: bool, threads: int) -> Run:
     n, width, group, edges = x.channels, vector_width(), _at_once(), adjacency.n_out * adjacency.degree
     tile = _tile(x.count, group, threads)
     tiles, groups = -(-x.count // tile), -(-rows // group)
     chunks = _chunks_of_grouped(n, _most(x.count, group), edges // rows)
     sparse, side = adjacency.grouped(transposed, group, chunks), "inputs" if transposed else "outputs"
     tables = addresses(sparse.columns, sparse.counts, sparse.where, sparse.order)
-    pieces = _pieces(tiles, groups, threads)
+    pieces = parts_of_tiles(tiles, groups, threads)
     gather = side if max(t1 - t0 for t0, t1, *_ in pieces) <= 2 else ""  # a thread needs each weight once a tile
     sort = compiled(pointwise.sort, group, side, width)
     sorts = [(*part, groups, adjacency.degree) for part in parts(chunks * groups, threads_for(edges))]
@@ -157,7 +166,7 @@ def _grouped(adjacency: Adjacency, x: Columns, rows: int, transposed: bool, thre
     return run
 
 
-def _segmented(adjacency: Adjacency, x: Columns, rows: int, transposed: bool, threads: int) -> Run:
+def _segmented(adjacency: Adjacency, x: Positions, rows: int, transposed: bool, threads: int) -> Run:
     n, width, tile = x.channels, vector_width(), _tile(x.count, 1, threads)
     tiles = -(-x.count // tile)
     block = min(1024, -(-rows // (threads if tiles < threads else 1)))  # sums of a block stay in the cache
@@ -168,7 +177,7 @@ def _segmented(adjacency: Adjacency, x: Columns, rows: int, transposed: bool, th
     most = int((cut.spans[..., 1] - cut.spans[..., 0]).max()) if gather else 1
     kernel = compiled(segments.forward, x.last, tile // width, gather, width)
     tables = addresses(order, cut.slots, cut.lengths, cut.spans)
-    pieces = _pieces(tiles, -(-rows // block), threads)
+    pieces = parts_of_tiles(tiles, -(-rows // block), threads)
     shares = [(*piece, n, rows, block, cut.chunks, cut.longest, x.count, x.pixels) for piece in pieces]
     rooms = rooms_for(len(pieces), (n + width) * tile, (block + width) * tile, most)
 
@@ -180,15 +189,8 @@ def _segmented(adjacency: Adjacency, x: Columns, rows: int, transposed: bool, th
     return run
 
 
-def _pieces(tiles: int, blocks: int, threads: int) -> list[tuple[int, int, int, int]]:
-    """Ranges of tiles and of blocks of rows, one for each thread."""
-    if tiles >= threads:
-        return [(*part, 0, blocks) for part in parts(tiles, threads)]
-    return [(0, tiles, *part) for part in parts(blocks, threads)]
-
-
 @planned
-def pointwise_weight_gradient(adjacency: Adjacency, x: Columns) -> Run:
+def pointwise_weight_gradient(adjacency: Adjacency, x: Positions) -> Run:
     """Of x, and dy in the same layout -> the gradient (n_out, D)."""
     n_in, width = x.channels, vector_width()
     n_out, degree = adjacency.n_out, adjacency.degree

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from xnets.layers.direct import window, window_gradient
-from xnets.layers.direct.adjacency import Adjacency, Run, planned
+from xnets.layers.direct.adjacency import Adjacency
 from xnets.layers.direct.jit import compiled, lanes_for, vector_width
+from xnets.layers.direct.planned import Run, planned
 from xnets.layers.direct.scratch import rooms_for, scratch
 from xnets.layers.direct.threads import address_of, addresses, in_parallel, is_even, parts, threads_for
 from xnets.layers.direct.tiles import Maps, cheapest_tile

@@ -14,21 +14,21 @@ FETCH = 8  # outputs ahead whose weights are called into the cache: a segment be
 def forward(last: bool, vectors: int, gather: bool, width: int) -> Function:
     """y = sparse @ x for tiles [t0, t1) and blocks of `block` rows [b0, b1).
 
-    x (N, n_in, pixels), y (N, rows, pixels), or (columns, n_in) and (columns, rows) with `last`; weights and columns
-    are those of adjacency.Rows, slots and lengths those of adjacency.Segments. With `gather` the weights are in the
-    layer's order, and those of a block and a chunk are sorted by `order` to `sorted` first: where there is but one
+    x (N, n_in, pixels), y (N, rows, pixels), or (positions, n_in) and (positions, rows) with `last`; weights and
+    columns are those of adjacency.Rows, slots and lengths those of adjacency.Segments. With `gather` the weights are in
+    the layer's order, and those of a block and a chunk are sorted by `order` to `sorted` first: where there is but one
     tile, to sort all would cost more than it saves. inputs (n_in, tile), outputs (block, tile) and sorted (longest
     span) are scratch.
     """
     code = Function(
         "segments",
         ["x", "weights", "columns", "order", "slots", "lengths", "spans", "y", "inputs", "outputs", "sorted"],
-        ["t0", "t1", "b0", "b1", "n_in", "rows", "block", "chunks", "longest", "all", "pixels"],
+        ["t0", "t1", "b0", "b1", "n_in", "rows", "block", "chunks", "longest", "positions", "pixels"],
         width,
     )
     tile = vectors * width
     visits = code.mul("%chunks", code.least("%rows", code.mul("%block", code.sub("%b1", "%b0"))))
-    tiles = each_tile(code, tile, "%rows", "%all", last, visits)
+    tiles = each_tile(code, tile, "%rows", "%positions", last, visits)
     with tiles as (first, length, fetch), code.loop("%b0", "%b1") as b:
         top = code.mul(b, "%block")
         count = code.least("%block", code.sub("%rows", top))

@@ -17,12 +17,12 @@ def forward(group: int, last: bool, vectors: int, width: int) -> Function:
     code = Function(
         "shared",
         ["x", "weights", "columns", "bounds", "y", "inputs", "outputs"],
-        ["t0", "t1", "g0", "g1", "n_in", "n_out", "degree", "chunks", "all", "pixels"],
+        ["t0", "t1", "g0", "g1", "n_in", "n_out", "degree", "chunks", "positions", "pixels"],
         width,
     )
     tile = vectors * width
     visits = code.mul("%chunks", code.sub("%g1", "%g0"))
-    with each_tile(code, tile, "%n_out", "%all", last, visits) as (first, length, fetch):
+    with each_tile(code, tile, "%n_out", "%positions", last, visits) as (first, length, fetch):
         with code.loop(0, "%chunks") as chunk:
             fresh = code.op(f"icmp eq i64 {chunk}, 0")
             with code.loop("%g0", "%g1") as g:

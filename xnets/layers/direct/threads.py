@@ -17,7 +17,7 @@ from xnets.layers.direct.ir import Function
 from xnets.layers.direct.jit import compiled
 
 CACHE = 128 * 1024  # floats that shall stay in a core's second-level cache: half of its 1 MiB
-SMALL = 2_000_000  # multiply-adds that are done before another thread would have woken up
+FOR_ONE_THREAD = 2_000_000  # multiply-adds that one thread has done before another would have woken up
 TEAMS = ("libgomp", "libiomp5", "libomp")  # OpenMP's libraries
 _pools: dict[int, ThreadPoolExecutor] = {}
 _forked = False
@@ -34,7 +34,7 @@ os.register_at_fork(after_in_child=_forget)
 
 def threads_for(work: int) -> int:
     """How many threads `work` multiply-adds are worth."""
-    return torch.get_num_threads() if work > SMALL else 1
+    return torch.get_num_threads() if work > FOR_ONE_THREAD else 1
 
 
 def in_parallel(kernel: Callable[..., None], tasks: list[tuple[int, ...]]) -> None:
@@ -151,6 +151,17 @@ def parts(n: int, threads: int) -> list[tuple[int, int]]:
 def is_even(n: int, threads: int) -> bool:
     """Whether threads that each take a share of n have about as much to do."""
     return n % threads == 0 or n >= 4 * threads
+
+
+def parts_of_tiles(tiles: int, blocks: int, threads: int) -> list[tuple[int, int, int, int]]:
+    """Tiles and blocks of rows of a product, of which each thread has a share: of the tiles if there are enough for
+    all, else of the blocks.
+
+    A tile's inputs are packed anew by each thread that computes some of its rows.
+    """
+    if tiles >= threads:
+        return [(*part, 0, blocks) for part in parts(tiles, threads)]
+    return [(0, tiles, *part) for part in parts(blocks, threads)]
 
 
 def parts_of_images(images: int, rows: int, threads: int) -> list[tuple[int, int, int, int]]:

@@ -101,7 +101,7 @@ class Strip(NamedTuple):
     height: int  # of the maps
     width: int
     blocks: int
-    rows: int  # of tiles
+    tile_rows: int
 
     @property
     def across(self) -> int:
@@ -110,25 +110,25 @@ class Strip(NamedTuple):
 
     @property
     def vectors(self) -> int:
-        """Tiles of all blocks."""
-        return self.blocks * self.rows * self.across
+        """Tiles of all blocks, each a vector of as many images as there are lanes."""
+        return self.blocks * self.tile_rows * self.across
 
     @property
     def lines(self) -> int:
-        """Of the product."""
-        return TILE * self.rows
+        """Pixels high, of what it computes: four for each row of tiles, though the last may reach beyond the map."""
+        return TILE * self.tile_rows
 
     def columns(self, around: int) -> int:
-        """Of a packed map, with so many around its tiles."""
+        """Pixels wide, of a packed map with `around` more on each side of its tiles."""
         return TILE * self.across + 2 * around
 
     def floats(self, lanes: int) -> int:
-        """Of a packed map, with what lies around it."""
+        """Room for a packed map of inputs, which has one pixel more on each side; each pixel is `lanes` floats."""
         return (self.lines + 2) * self.columns(1) * lanes
 
     @property
     def strips(self) -> int:
-        """Of a map: the last may reach beyond it."""
+        """How many a map is cut into; the last may reach beyond it."""
         return math.ceil(self.height / self.lines)
 
 
@@ -136,10 +136,10 @@ class Strip(NamedTuple):
 
 
 def filters(flipped: bool, lanes: int) -> Function:
-    """numbers[f, p] for places [p0, p1): the filter (3, 3) of edge order[p] < edges, transformed.
+    """numbers[f, p] for places [p0, p1): the filter (3, 3) of edge order[p], weights[9 * order[p]] and on, transformed.
 
-    p0 and p1 are multiples of the lanes, order is as long; f is one of 36, `step` floats apart. flipped: for the
-    gradient of the input, which meets the taps in reverse.
+    p0 and p1 are multiples of the lanes, so `order` is padded to one, with any edges that there are. Each of the 36 f
+    is `step` floats after the one before. flipped: for the gradient of the input, which meets the taps in reverse.
     """
     code = Function("filters", ["weights", "order", "numbers"], ["p0", "p1", "step"], lanes)
     with code.loop("%p0", "%p1", lanes) as place:
@@ -155,9 +155,10 @@ def filters(flipped: bool, lanes: int) -> Function:
 
 
 def gradients_of_filters(lanes: int) -> Function:
-    """gradient (edges, 3, 3) of edge order[p] for places [p0, p1), p1 at most their number; see `filters`.
+    """gradient[order[p]] (3, 3) of the numbers at places [p0, p1), the transposed of `filters`.
 
-    `nine` has room for nine vectors.
+    p0 is a multiple of the lanes, p1 at most the number of edges: what is read of numbers beyond is not kept. `nine`
+    has room for nine vectors.
     """
     code = Function("gradients_of_filters", ["numbers", "order", "gradient", "nine"], ["p0", "p1", "step"], lanes)
     with code.loop("%p0", "%p1", lanes) as place:
@@ -175,13 +176,13 @@ def gradients_of_filters(lanes: int) -> Function:
 # --- maps ---
 
 
-def tiles_of_maps(strip: Strip, upstream: bool, rows: tuple[int, int], lanes: int) -> Function:
+def tiles_of_maps(strip: Strip, upstream: bool, number_rows: tuple[int, int], lanes: int) -> Function:
     """numbers[f] of the tiles of x (images, channels, H, W), for channels [c0, c1) of the strip that begins with line
     `line`: of inputs, or, if `upstream`, of the outputs' gradients.
 
-    Of the six rows of numbers from the first to the second. Channel c of vector v stands at places[v, 0] + c *
-    places[v, 1], each number `step` floats after the one before. In lanes without an image are zeros, of which `zeros`
-    holds `lanes`. map has room for `strip.floats`.
+    number_rows are those of the six rows of numbers that are computed, from the first to the one before the second.
+    Channel c of vector v stands at places[v, 0] + c * places[v, 1], each number `step` floats after the one before. In
+    lanes without an image are zeros, of which `zeros` holds `lanes`. map has room for `strip.floats`.
     """
     code = Function(
         "tiles_of_maps",
@@ -196,14 +197,14 @@ def tiles_of_maps(strip: Strip, upstream: bool, rows: tuple[int, int], lanes: in
         images = _images(code, "%x", c, block, strip, "%zeros")
 
         def pack(first: str | int, places: list[str | int], images: Callable[..., Vectors] = images) -> None:
-            rows, mask = images(first), code.mask(len(places))
-            loaded = [code.load(row, None if len(places) == lanes else mask) for row in rows]
+            pixels, mask = images(first), code.mask(len(places))
+            loaded = [code.load(pixel, None if len(places) == lanes else mask) for pixel in pixels]
             for vector, place in zip(code.transpose(loaded), places, strict=False):
                 code.store(vector, code.at("%map", place))
 
         _move(code, strip, around, pack)
         for corner, numbers in tiles_of_strip(code, strip, columns, block, c):
-            transform_tile(code, corner, columns, side, numbers, transform, slice(*rows))
+            transform_tile(code, corner, columns, side, numbers, transform, slice(*number_rows))
     return code
 
 
@@ -226,9 +227,9 @@ def maps_of_tiles(strip: Strip, lanes: int) -> Function:
 
         def unpack(first: str | int, places: list[str | int], images: Callable[..., Vectors] = images) -> None:
             vectors = [code.load(code.at("%map", place)) for place in places]
-            rows = code.transpose(vectors + ["zeroinitializer"] * (lanes - len(places)))
-            for row, target in zip(rows, images(first), strict=True):
-                code.store_some(row, target, len(places))
+            of_images = code.transpose(vectors + ["zeroinitializer"] * (lanes - len(places)))
+            for pixels, target in zip(of_images, images(first), strict=True):
+                code.store_some(pixels, target, len(places))
 
         _move(code, strip, 0, unpack)
     return code
@@ -277,8 +278,8 @@ def lines_of_strip(code: Function, strip: Strip, around: int) -> tuple[str, Abst
 
 def tiles_of_strip(code: Function, strip: Strip, columns: int, block: str, channel: str) -> Iterator[tuple[str, str]]:
     """Of each tile of a block its first pixel in the packed map, and its channel's first number, in one loop."""
-    with code.loop(0, strip.rows) as i, code.loop(0, strip.across) as j:
-        vector = code.add(code.mul(code.add(code.mul(block, strip.rows), i), strip.across), j)
+    with code.loop(0, strip.tile_rows) as i, code.loop(0, strip.across) as j:
+        vector = code.add(code.mul(code.add(code.mul(block, strip.tile_rows), i), strip.across), j)
         start, step = (code.load_int("%places", code.add(code.mul(vector, 2), k), "i64") for k in (0, 1))
         corner = code.mul(code.add(code.mul(i, TILE * columns), code.mul(j, TILE)), code.width)
         yield code.at("%map", corner), code.at("%numbers", code.add(start, code.mul(channel, step)))

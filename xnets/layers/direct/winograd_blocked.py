@@ -67,23 +67,24 @@ def whole_strips(lanes: int) -> Function:
     task."""
     code = Function(
         "whole_strips",
-        ["to_tiles", "product", "to_blocks", "x", "weights", "edges", "counts", "where", "places_of_x", "places_of_y",
+        ["to_tiles", "product", "to_blocks", "x", "weights", "columns", "counts", "where", "places_of_x", "places_of_y",
          "bias", "other", "y", "tiles", "sums", "map"],
-        ["s0", "s1", "lines", "rows", "x_step", "y_step", "channels", "groups", "of_x", "of_weights", "of_y"],
+        ["s0", "s1", "lines", "rows", "x_step", "y_step", "channels", "groups", "tiles_step", "weights_step",
+         "sums_step"],
         lanes,
     )  # fmt: skip
     with code.loop("%s0", "%s1") as s:
         line = f"i64 {code.mul(s, '%lines')}"
         code.emit(
             f"call void %to_tiles(ptr %x, ptr %places_of_x, ptr %tiles, ptr %map, i64 0, i64 %channels, {line}, "
-            "i64 %of_x, i64 %x_step)"
+            "i64 %tiles_step, i64 %x_step)"
         )
         code.emit(
-            "call void %product(ptr %tiles, ptr %weights, ptr %edges, ptr %counts, ptr %where, ptr %sums, "
-            f"i64 0, i64 {NUMBERS}, i64 %channels, i64 %groups, i64 %of_x, i64 %of_weights, i64 %of_y)"
+            "call void %product(ptr %tiles, ptr %weights, ptr %columns, ptr %counts, ptr %where, ptr %sums, "
+            f"i64 0, i64 {NUMBERS}, i64 %channels, i64 %groups, i64 %tiles_step, i64 %weights_step, i64 %sums_step)"
         )
         code.emit(
             "call void %to_blocks(ptr %places_of_y, ptr %sums, ptr %bias, ptr %other, ptr %y, ptr %map, "
-            f"i64 0, i64 %rows, {line}, i64 %of_y, i64 %y_step)"
+            f"i64 0, i64 %rows, {line}, i64 %sums_step, i64 %y_step)"
         )
     return code

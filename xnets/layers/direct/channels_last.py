@@ -1,4 +1,4 @@
-"""IR that moves tiles of columns whose channels are next to one another: channels_last images, and linear layers' x.
+"""IR that moves tiles of positions whose channels are side by side: channels_last images, and linear layers' x.
 
 The kernels of pointwise.py and segments.py want channels as rows, so squares of width x width floats are transposed in
 registers on the way in and out.
@@ -7,10 +7,10 @@ registers on the way in and out.
 from xnets.layers.direct.ir import Function
 
 
-def move_columns(code: Function, image: str, channels: str, top: str | int, count: str | int, packed: str, tile: int,
+def move_positions(code: Function, image: str, channels: str, top: str | int, count: str | int, packed: str, tile: int,
                  first: str, length: str, into: bool) -> None:  # fmt: skip
-    """Channels [top, top + count) of columns [first, first + length) of `image` (columns, channels) to or from
-    `packed` (channels, tile), which has room for `width` rows more. Columns beyond `length` come as zeros."""
+    """Channels [top, top + count) of positions [first, first + length) of `image` (positions, channels) to or from
+    `packed` (channels, tile), which has room for `width` rows more. Positions beyond `length` come as zeros."""
     w = code.width
     whole = code.mul(code.op(f"sdiv i64 {count}, {w}"), w)
     start = code.at(image, code.add(code.mul(first, channels), top))

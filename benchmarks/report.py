@@ -1,6 +1,6 @@
 """`make bench`'s last step: benchmarks/kernels.md and the figures from the csv files beside this file.
 
-A section for each machine that the files hold rows of, in the order of layers.csv.
+A section for each machine that the files hold rows of, the one whose layers were measured last before the others.
 """
 
 import re
@@ -19,7 +19,9 @@ INTRODUCTION = """# What the kernels reach
 Written by `make bench` from the csv files beside it. All ratios are of times in one interleaved run, medians over its
 rounds, each against its own round; "dense" is the faster of NCHW and channels_last.
 """
-LAYERS = """How many times as fast as dense, and in brackets:
+LAYERS = """## How to read the tables of layers
+
+How many times as fast as dense, and in brackets:
 
 - **asked**: what this project set out to reach, from prototypes of these kernels on a machine with AVX-512; of both
   passes together 0.8 of the forward pass. In bold: reached.
@@ -62,7 +64,8 @@ class Measurements(NamedTuple):
 def committed() -> list[Measurements]:
     """As they lie beside this file."""
     files = {name: pd.read_csv(HERE / f"{name}.csv") for name in ("layers", "choice", "networks", "memory")}
-    return [_of_machine(machine, files) for machine in files["layers"]["machine"].unique()]
+    machines = files["layers"]["machine"].drop_duplicates(keep="last")[::-1]
+    return [_of_machine(machine, files) for machine in machines]
 
 
 def _of_machine(machine: str, files: dict[str, pd.DataFrame]) -> Measurements:

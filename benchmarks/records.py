@@ -43,13 +43,14 @@ def write_rows(path: Path, columns: list[str], part: list[str], rows: Iterable[l
     """
     known = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
     new: list[dict[str, str]] = []
+    measured: set[tuple[str, ...]] = set()
 
     def key(row: dict[str, str]) -> tuple[str, ...]:
         return tuple(row[column] for column in ("machine", *part))
 
     for row in rows:
         new.append({"machine": machine(), "commit": commit(), **dict(zip(columns[1:], map(str, row), strict=True))})
-        measured = {key(row) for row in new}
+        measured.add(key(new[-1]))
         text = io.StringIO()
         writer = csv.DictWriter(text, [columns[0], "commit", *columns[1:]], lineterminator="\n")
         writer.writeheader()

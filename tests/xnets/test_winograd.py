@@ -131,6 +131,8 @@ def test_what_is_no_number_stays_in_the_tiles_that_read_it(everywhere):
 @needs_llvmlite
 @pytest.mark.parametrize(("size", "degree"), [((4, 4), 128), ((4, 4), 16), ((14, 14), 128)])
 def test_rounding_is_a_few_times_that_of_multiply_adds(size, degree, everywhere, monkeypatch):
+    from xnets.layers.direct.jit import vector_width
+
     case = problem(256, 64, 1, degree, 3, 16, size)
     right, by_tiles = expected(*case), computed(*case)
     monkeypatch.undo()
@@ -138,7 +140,8 @@ def test_rounding_is_a_few_times_that_of_multiply_adds(size, degree, everywhere,
     monkeypatch.setattr(everywhere, "suit_gradient", lambda *given: False)
     for mine, other, exact in zip(by_tiles, computed(*case), right, strict=True):
         errors = [float((found - exact).square().mean().sqrt() / exact.std()) for found in (mine, other)]
-        assert 0 < errors[0] < min(10 * errors[1], 2e-6)  # seven times in the gradient of 4x4 maps, with 16 lanes
+        # seven times in the gradient of 4x4 maps with 16 lanes, whose plain sums err less
+        assert errors[1] < errors[0] < min((10 if vector_width() == 16 else 7) * errors[1], 2e-6)
 
 
 @needs_llvmlite
